@@ -1,0 +1,44 @@
+//! The `fcgiguard` command. Each subcommand is a file; it parses its flags, calls the core and prints.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Wrong use: Nagios' own "unknown", also the usage error of every subcommand.
+pub const EXIT_USAGE: u8 = 3;
+
+type Command = fn(Vec<OsString>) -> ExitCode;
+
+/// Name, what it does in one line, and its entry.
+const COMMANDS: &[(&str, &str, Command)] = &[];
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let name = args.next().unwrap_or_default();
+    let rest: Vec<OsString> = args.collect();
+    match name.to_str() {
+        Some("" | "help" | "--help" | "-h") => {
+            print_help();
+            ExitCode::SUCCESS
+        }
+        Some("version" | "--version" | "-V") => {
+            println!("fcgiguard {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        _ => match COMMANDS.iter().find(|(known, ..)| name.to_str() == Some(known)) {
+            Some((.., command)) => command(rest),
+            None => {
+                eprintln!("fcgiguard: there is no command {name:?}; `fcgiguard help` lists them all");
+                ExitCode::from(EXIT_USAGE)
+            }
+        },
+    }
+}
+
+fn print_help() {
+    println!("fcgiguard {}: probe and guard FastCGI services\n", env!("CARGO_PKG_VERSION"));
+    println!("Usage: fcgiguard COMMAND [ARGUMENTS]; `fcgiguard COMMAND --help` says more.\n");
+    for (name, text, _) in COMMANDS {
+        println!("  {name:<10} {text}");
+    }
+}

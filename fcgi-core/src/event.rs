@@ -1,0 +1,55 @@
+//! What is told to observers: one plain record, which each front end prints, logs or hands on in its own way.
+
+use std::fmt;
+
+/// How much a notice matters; the numbers are syslog's priorities.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[repr(i32)]
+pub enum Level {
+    /// Requests fail or will fail.
+    Error = 3,
+    /// Something was wrong and was dealt with.
+    Warning = 4,
+    /// A step of the pool's life.
+    Notice = 5,
+    /// A step of one worker's life.
+    Info = 6,
+    /// For the curious.
+    Debug = 7,
+}
+
+/// The worker that a notice is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct WorkerRef {
+    /// Its place in the scoreboard.
+    pub slot: u32,
+    /// Its process id, 0 if it has none yet.
+    pub pid: i32,
+    /// The generation of code that it runs.
+    pub generation: u32,
+}
+
+/// Something that happened in a pool.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Notice {
+    /// How much it matters.
+    pub level: Level,
+    /// The kind, a stable name in lower case with underscores (`worker_exited`, `reload_failed`, ...).
+    pub kind: &'static str,
+    /// The pool's name.
+    pub pool: String,
+    /// The worker, if it is about one.
+    pub worker: Option<WorkerRef>,
+    /// One line for people.
+    pub text: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.pool)?;
+        if let Some(worker) = self.worker {
+            write!(f, "[{}.{}]", worker.generation, worker.pid)?;
+        }
+        write!(f, ": {}", self.text)
+    }
+}

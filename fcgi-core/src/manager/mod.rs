@@ -1,0 +1,8 @@
+//! The pre-fork manager.
+//!
+//! Data flows one way: the executor ([`executor`]) turns what the system reports into [`action::Event`]s, the policy
+//! ([`policy`], pure, given the time) answers with [`action::Action`]s, and the executor carries them out.
+//! Workers speak through the scoreboard (shared memory) and their ready pipe; people through the control socket.
+
+pub mod action;
+pub mod scoreboard;

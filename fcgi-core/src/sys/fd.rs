@@ -1,0 +1,68 @@
+//! Descriptors: pipes, flags, reading and writing. All that is opened here closes on exec.
+
+use super::{check, check_len, Result};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// A pipe: (read end, write end), both close-on-exec and non-blocking.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0 as RawFd; 2];
+    // SAFETY: `ends` has room for the two descriptors the call writes.
+    check("pipe2", unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+    // SAFETY: the call succeeded, so both are open and nobody else owns them.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// Sets or clears O_NONBLOCK. The flag belongs to the open file, so every process that shares it sees the change.
+pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
+    // SAFETY: F_GETFL and F_SETFL take no pointer.
+    let flags = check("fcntl", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    let wanted = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    if wanted != flags {
+        // SAFETY: as above.
+        check("fcntl", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, wanted) })?;
+    }
+    Ok(())
+}
+
+/// Sets or clears close-on-exec.
+pub fn set_cloexec(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
+    let flag = if on { libc::FD_CLOEXEC } else { 0 };
+    // SAFETY: F_SETFD takes no pointer.
+    check("fcntl", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, flag) })?;
+    Ok(())
+}
+
+/// Whether `fd` is open in this process.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD takes no pointer and reports a closed descriptor as an error.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
+/// A copy of `fd` with the lowest number that is at least `min`, close-on-exec.
+pub fn duplicate(fd: BorrowedFd<'_>, min: RawFd) -> Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes no pointer.
+    let copy = check("fcntl", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, min) })?;
+    // SAFETY: the call succeeded, so `copy` is open and only ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Reads once. 0 is end of file; EAGAIN and EINTR come back as errors.
+pub fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize> {
+    // SAFETY: `into` is writable for its length.
+    check_len("read", unsafe { libc::read(fd.as_raw_fd(), into.as_mut_ptr().cast(), into.len()) })
+}
+
+/// Writes once; may write less than given. For files and pipes; sockets use [`super::net::send`].
+pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+    // SAFETY: `bytes` is readable for its length.
+    check_len("write", unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
+}
+
+/// Takes ownership of a descriptor that was passed by number (inherited at exec, or given by a host).
+///
+/// # Safety
+/// `fd` must be open, and nobody else may close it afterwards.
+pub unsafe fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller keeps the duties above.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

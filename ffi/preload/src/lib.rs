@@ -1,0 +1,1 @@
+//! Preloaded into foreign FastCGI workers.

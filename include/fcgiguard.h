@@ -49,7 +49,6 @@ fcgiguard_error *fcgiguard_error_new(void);
 /*
  Frees an error; NULL is allowed.
 
- # Safety
  `error` is NULL or came from fcgiguard_error_new and is not used afterwards.
  */
 void fcgiguard_error_free(fcgiguard_error *error);
@@ -57,7 +56,6 @@ void fcgiguard_error_free(fcgiguard_error *error);
 /*
  The code of the last failure that was written to this error; 0 if none.
 
- # Safety
  `error` is NULL or valid.
  */
 int32_t fcgiguard_error_code(const fcgiguard_error *error);
@@ -65,7 +63,6 @@ int32_t fcgiguard_error_code(const fcgiguard_error *error);
 /*
  The message of the last failure, one line of UTF-8. Valid until the next call that gets this error; never NULL.
 
- # Safety
  `error` is NULL or valid.
  */
 const char *fcgiguard_error_message(const fcgiguard_error *error);

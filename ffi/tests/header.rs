@@ -16,7 +16,7 @@ fn generated() -> String {
     bindings.write(&mut out);
     let header = String::from_utf8(out).expect("the header is text");
     // rustdoc's heading says nothing to a C programmer; the duties below it do.
-    header.replace(" *\n * # Safety\n", "").replace(" * # Safety\n", "")
+    header.replace("\n # Safety\n", "\n")
 }
 
 /// PHP's FFI reads declarations only: no preprocessor lines, no comments, no C++ guards.

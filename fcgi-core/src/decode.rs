@@ -70,8 +70,7 @@ impl Decoder {
         let take = self.content_left.min(input.len());
         let bytes = self.advance(input, take);
         self.content_left -= take;
-        let chunk =
-            Chunk { header, bytes, first: !self.started, last: self.content_left == 0, at: self.record_at };
+        let chunk = Chunk { header, bytes, first: !self.started, last: self.content_left == 0, at: self.record_at };
         self.started = true;
         if chunk.last {
             self.header = None;

@@ -71,7 +71,7 @@ impl<'a> Pairs<'a> {
     }
 
     #[cold]
-    fn fail(&mut self, rule: Rule, found: usize) -> Option<Result<(&'a [u8], &'a [u8]), ProtocolError>> {
+    fn fail(&mut self, rule: Rule, found: usize) -> Option<<Self as Iterator>::Item> {
         let error = ProtocolError::peer(rule, self.offset() as u64, found as u64);
         self.rest = &[];
         Some(Err(error))

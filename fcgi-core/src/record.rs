@@ -37,7 +37,16 @@ impl RecordType {
     pub fn from_u8(number: u8) -> Option<RecordType> {
         use RecordType::*;
         const ALL: [RecordType; 11] = [
-            BeginRequest, AbortRequest, EndRequest, Params, Stdin, Stdout, Stderr, Data, GetValues, GetValuesResult,
+            BeginRequest,
+            AbortRequest,
+            EndRequest,
+            Params,
+            Stdin,
+            Stdout,
+            Stderr,
+            Data,
+            GetValues,
+            GetValuesResult,
             UnknownType,
         ];
         ALL.get(usize::from(number).wrapping_sub(1)).copied()
@@ -258,7 +267,13 @@ impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.blame {
             Blame::Peer => {
-                write!(f, "at byte {} the peer broke the rule \"{}\": found {}", self.offset, self.rule.sentence(), self.found)
+                write!(
+                    f,
+                    "at byte {} the peer broke the rule \"{}\": found {}",
+                    self.offset,
+                    self.rule.sentence(),
+                    self.found
+                )
             }
             Blame::Us => write!(f, "not sent: {}: {}", self.rule.sentence(), self.found),
         }

@@ -159,14 +159,6 @@ pub fn interruption_counts() -> bool {
     COMMON.iter().any(|signal| handling(*signal) == Handling::Interrupts)
 }
 
-/// Whether one of the held signals is pending.
-pub fn pending() -> bool {
-    let mut pending = empty();
-    // SAFETY: initialised set.
-    unsafe { libc::sigpending(&mut pending) };
-    wish_in(&pending) & !own_wish() != 0
-}
-
 /// sigprocmask and pthread_sigmask as the program sees them: held signals stay blocked, its own wish is remembered.
 ///
 /// # Safety

@@ -127,16 +127,16 @@ pub fn ready() {
     }
     let Some(line) = line() else { return };
     set_cloexec(libc::FD_CLOEXEC);
-    let text = b"READY=1\n";
-    // SAFETY: the buffer is a constant of this length. A full or closed pipe is the manager's loss: the flag says it too.
-    let _ = unsafe { real::write(READY.load(Ordering::Relaxed), text.as_ptr().cast(), text.len()) };
     line.flags.fetch_or(flag::READY, Ordering::AcqRel);
     if HOLDS.load(Ordering::Acquire) == 0 {
         let _ = line.rest();
     }
+    // Last, so that who reads the pipe finds the line in order.
+    let text = b"READY=1\n";
+    // SAFETY: the buffer is a constant of this length. A full or closed pipe is the manager's loss: the flag says it too.
+    let _ = unsafe { real::write(READY.load(Ordering::Relaxed), text.as_ptr().cast(), text.len()) };
 }
-
-/// The program execs itself anew: what comes after is a fresh worker on the same line.
+// The program execs itself anew: what comes after is a fresh worker on the same line.
 pub fn before_exec() {
     if let Some(line) = line() {
         line.flags.fetch_and(!(flag::COOPERATES | flag::PRELOADED), Ordering::AcqRel);

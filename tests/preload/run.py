@@ -248,7 +248,7 @@ def drain_idle(pool, w, program):
     if not pool.drain(w):
         return "not idle %s" % pool.line(w)
     code, ms = pool.gone(w)
-    if code != 0 or ms > 100:
+    if code != program.get("code", 0) or ms > 100:
         return "code %s after %.0f ms %r" % (code, ms, pool.said(w)[-300:])
     if program.get("end", True) and b"END ran" not in pool.said(w):
         return "no END: %r" % pool.said(w)
@@ -265,7 +265,7 @@ def drain_busy(pool, w, program):
     c.answer()
     c.close()
     code, ms = pool.gone(w)
-    return True if code == 0 and ms < 200 else "code %s after %.0f ms" % (code, ms)
+    return True if code == program.get("code", 0) and ms < 200 else "code %s after %.0f ms" % (code, ms)
 
 
 @scenario
@@ -278,7 +278,7 @@ def manager_dies(pool, w, program):
     c.answer()
     c.close()
     code, ms = pool.gone(w)
-    if code != 0:
+    if code != program.get("code", 0):
         return "busy: code %s after %.0f ms" % (code, ms)
     other = pool.spawn()
     try:
@@ -287,7 +287,7 @@ def manager_dies(pool, w, program):
         os.close(other.life)
         other.life = -1
         code, ms = pool.gone(other)
-        return "ok %.0f ms" % ms if code == 0 and ms < 100 else "idle: code %s after %.0f ms" % (code, ms)
+        return "ok %.0f ms" % ms if code == program.get("code", 0) and ms < 100 else "idle: code %s after %.0f ms" % (code, ms)
     finally:
         pool.reap(other)
 
@@ -424,10 +424,10 @@ def programs(tmp):
         "CGI::Fast": dict(command=[perl, APPS + "/fast.pl"] if has("perl", "-MCGI::Fast", "-e1") else None),
         "libfcgi": dict(command=[fcgx] if fcgx else None),
         "php-cgi": dict(command=[shutil.which("php-cgi")] if shutil.which("php-cgi") else None, end=False),
-        "ruby-fcgi": dict(command=[shutil.which("ruby"), APPS + "/fcgi.rb"] if has("ruby", "-rfcgi", "-e1") else None),
+        "ruby-fcgi": dict(command=[shutil.which("ruby"), APPS + "/fcgi.rb"] if has("ruby", "-rfcgi", "-e1") else None, keep=False),
         "flup": dict(command=[python, APPS + "/flup_app.py"] if has(python, "-c", "import flup.server.fcgi") else None),
-        "uWSGI": dict(command=[shutil.which("uwsgi-core"), "--plugin", "python3", "--protocol", "fastcgi", "--socket", "fd://0", "--need-app",
-                               "--wsgi-file", APPS + "/wsgi_app.py"] if shutil.which("uwsgi-core") else None, end=False, keep=False, storm=False),
+        "uWSGI": dict(command=[shutil.which("uwsgi-core"), "--plugin", "python3", "--protocol", "fastcgi", "--socket", "fd://0", "--need-app", "--die-on-term",
+                               "--wsgi-file", APPS + "/wsgi_app.py"] if shutil.which("uwsgi-core") else None, end=False, keep=False, code=30),
     }
     return table
 

@@ -5,12 +5,15 @@
 //!
 //! ```text
 //! accept -> ACTIVE --- END_REQUEST written, KEEP_CONN ---> waits in read (not ACTIVE) --- bytes arrive ---> ACTIVE
-//!             \--- close, or END_REQUEST without KEEP_CONN and then close ---> gone
+//!             \--- close (without KEEP_CONN only that ends it) ---> gone
 //! ```
 
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use libc::iovec;
+
+use crate::records::{Scan, Seen};
 use crate::{attach, real, signals, worker};
 
 const LIMIT: usize = 4096;
@@ -27,41 +30,47 @@ pub const EPOLL: u32 = 4;
 
 /// Counted in the worker's holds.
 const ACTIVE: u32 = 1 << 3;
-/// BEGIN_REQUEST asked to keep the connection.
+/// The last BEGIN_REQUEST asked to keep the connection.
 const KEEP: u32 = 1 << 4;
-/// A BEGIN_REQUEST was read and is not yet answered.
-const REQUEST: u32 = 1 << 5;
 /// The program set it non-blocking: never wait for it in read.
 const NONBLOCKING: u32 = 1 << 6;
 /// The leave was announced (the sending side is shut down).
 const ANNOUNCED: u32 = 1 << 7;
 /// A unix-domain connection.
 const UNIX: u32 = 1 << 8;
-/// How many bytes of the request's head were seen; only the first 16 matter.
-const SEEN_SHIFT: u32 = 16;
-const SEEN: u32 = 31 << SEEN_SHIFT;
-const HEAD: u32 = 16;
+/// Requests begun and not yet ended, from this bit on.
+const OPEN_SHIFT: u32 = 16;
+const OPEN_ONE: u32 = 1 << OPEN_SHIFT;
+const OPEN: u32 = 0xffff << OPEN_SHIFT;
 
 /// How long a leaving worker looks for a last request on a kept connection before it closes it.
 const GRACE_MS: c_int = 50;
 
-#[allow(clippy::declare_interior_mutable_const)]
-const EMPTY: AtomicU32 = AtomicU32::new(0);
-static TABLE: [AtomicU32; LIMIT] = [EMPTY; LIMIT];
+/// What is known of a descriptor.
+struct Entry {
+    word: AtomicU32,
+    /// Where in a record the bytes read stand ([`records::Scan`]).
+    input: AtomicU32,
+    /// The same for the bytes written.
+    output: AtomicU32,
+}
+
+static TABLE: [Entry; LIMIT] =
+    [const { Entry { word: AtomicU32::new(0), input: AtomicU32::new(0), output: AtomicU32::new(0) } }; LIMIT];
 
 #[inline]
-fn entry(fd: c_int) -> Option<&'static AtomicU32> {
+fn entry(fd: c_int) -> Option<&'static Entry> {
     TABLE.get(fd as usize)
 }
 
 #[inline]
 fn word(fd: c_int) -> u32 {
-    entry(fd).map_or(0, |entry| entry.load(Ordering::Relaxed))
+    entry(fd).map_or(0, |entry| entry.word.load(Ordering::Relaxed))
 }
 
 fn set(fd: c_int, value: u32) {
     if let Some(entry) = entry(fd) {
-        entry.store(value, Ordering::Relaxed);
+        entry.word.store(value, Ordering::Relaxed);
     }
 }
 
@@ -118,11 +127,11 @@ pub fn opened(fd: c_int, nonblocking: bool, family: Option<u16>) {
         worker::release();
     }
     let unix = family == Some(libc::AF_UNIX as u16);
-    if entry(fd).is_some() {
-        set(
-            fd,
-            CONNECTION | ACTIVE | if nonblocking { NONBLOCKING } else { 0 } | if unix { UNIX } else { 0 },
-        );
+    if let Some(entry) = entry(fd) {
+        entry.input.store(0, Ordering::Relaxed);
+        entry.output.store(0, Ordering::Relaxed);
+        let bits = if nonblocking { NONBLOCKING } else { 0 } | if unix { UNIX } else { 0 };
+        entry.word.store(CONNECTION | ACTIVE | bits, Ordering::Relaxed);
         worker::begin();
     } else {
         worker::release();
@@ -138,7 +147,8 @@ pub fn closing(fd: c_int) {
         }
         set(fd, 0);
         if now & ACTIVE != 0 {
-            if now & REQUEST != 0 {
+            if now & OPEN != 0 {
+                // Closed without END_REQUEST: aborted, but it was work.
                 worker::count();
             }
             worker::release();
@@ -155,8 +165,8 @@ pub fn closing(fd: c_int) {
 /// In a forked child: none of the connections is this process's to account for.
 pub fn forget_all() {
     for entry in &TABLE {
-        if entry.load(Ordering::Relaxed) & CLASS == CONNECTION {
-            entry.store(0, Ordering::Relaxed);
+        if entry.word.load(Ordering::Relaxed) & CLASS == CONNECTION {
+            entry.word.store(0, Ordering::Relaxed);
         }
     }
 }
@@ -187,6 +197,7 @@ pub fn before_read(fd: c_int) -> Read {
         return Read::Go;
     }
     if now & ANNOUNCED != 0 {
+        drop_rest(fd);
         return Read::End;
     }
     signals::hold();
@@ -244,59 +255,133 @@ pub fn before_read(fd: c_int) -> Read {
     }
 }
 
-/// A kept connection's next request begins.
+/// After the announced close: reads what is left (the end of STDIN that php-cgi leaves unread), since closing a TCP
+/// connection with unread bytes resets it, and the reset may overtake the answer.
+fn drop_rest(fd: c_int) {
+    let mut buffer = [0u8; 256];
+    for _ in 0..64 {
+        let mut fds = [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }];
+        // SAFETY: an array of one, and a buffer of the size said.
+        let n = unsafe {
+            if real::poll(fds.as_mut_ptr(), 1, GRACE_MS) <= 0 {
+                return;
+            }
+            real::read(fd, buffer.as_mut_ptr().cast(), buffer.len())
+        };
+        if n <= 0 {
+            return;
+        }
+    }
+}
+
+/// The worker leaves: kept connections that other threads wait on come to their end. What has arrived stays readable.
+pub fn end_kept() {
+    for (fd, entry) in TABLE.iter().enumerate() {
+        if entry.word.load(Ordering::Relaxed) & (CLASS | ACTIVE) == CONNECTION {
+            // SAFETY: a descriptor of the program; no memory involved.
+            unsafe { libc::shutdown(fd as c_int, libc::SHUT_RD) };
+        }
+    }
+}
+
+/// Bytes have arrived on a kept connection: held before they are read, since nobody else can answer them.
 fn resume(fd: c_int) {
     let now = word(fd);
     if now & (CLASS | ACTIVE) == CONNECTION {
         worker::kept(false);
         worker::hold_anyway();
-        set(fd, (now | ACTIVE) & !(REQUEST | KEEP | SEEN));
+        set(fd, now | ACTIVE);
         worker::begin();
     }
 }
 
-/// After a read of `n` bytes: looks at the head of the request for its type and its KEEP_CONN flag.
+/// The connection has no request in progress: the worker may leave.
+fn rest(fd: c_int) {
+    let now = word(fd);
+    if now & (CLASS | ACTIVE) == CONNECTION | ACTIVE {
+        set(fd, now & !ACTIVE);
+        worker::kept(true);
+        worker::release();
+    }
+}
+
+/// After a read of `n` bytes: notes the requests that begin in them.
 ///
 /// # Safety
 /// `buffer` is valid for `n` bytes if n is positive.
 pub unsafe fn after_read(fd: c_int, buffer: *const c_void, n: isize) {
-    let mut now = word(fd);
-    if now & CLASS != CONNECTION || n <= 0 {
+    let Some(entry) = entry(fd) else { return };
+    if !is_connection(fd) || n <= 0 {
         return;
     }
-    if now & ACTIVE == 0 {
+    if word(fd) & ACTIVE == 0 {
         resume(fd);
-        now = word(fd);
     }
-    let seen = (now & SEEN) >> SEEN_SHIFT;
-    if seen >= HEAD {
-        return;
-    }
-    let room = HEAD.wrapping_sub(seen) as usize;
-    let take = if (n as usize) < room { n as usize } else { room };
-    // SAFETY: the caller's duty; take <= n.
-    let bytes = unsafe { core::slice::from_raw_parts(buffer.cast::<u8>(), take) };
-    for (offset, byte) in (seen..).zip(bytes) {
-        match offset {
-            // Record type: 1 is BEGIN_REQUEST.
-            1 if *byte == 1 => now |= REQUEST,
-            // First byte of a BEGIN_REQUEST's flags.
-            10 if now & REQUEST != 0 && byte & 1 != 0 => now |= KEEP,
-            _ => {}
+    // SAFETY: the caller's duty.
+    let bytes = unsafe { core::slice::from_raw_parts(buffer.cast::<u8>(), n as usize) };
+    let mut scan = Scan::from_bits(entry.input.load(Ordering::Relaxed));
+    let mut begun = 0u32;
+    let mut keep = None;
+    scan.feed(bytes, |seen| match seen {
+        Seen::Begin { keep: wish } => {
+            begun = begun.wrapping_add(1);
+            keep = Some(wish);
         }
+        Seen::End => {}
+    });
+    entry.input.store(scan.to_bits(), Ordering::Relaxed);
+    let mut now = word(fd);
+    if let Some(keep) = keep {
+        now = if keep { now | KEEP } else { now & !KEEP };
+        now = now.wrapping_add(begun.wrapping_mul(OPEN_ONE));
+        set(fd, now);
     }
-    now = (now & !SEEN) | (seen.wrapping_add(take as u32) << SEEN_SHIFT);
-    set(fd, now);
+    // A kept connection's rest of the last request (php-cgi and flup leave the end of STDIN unread), or GET_VALUES.
+    if now & OPEN == 0 && now & KEEP != 0 && scan.between() {
+        rest(fd);
+    }
 }
 
-/// Before a write whose last 16 bytes are `tail`. True if it ends a kept request of a worker that is to leave: then the
-/// closing is announced together with it, so that the peer does not send another request into a closing connection.
-pub fn announces(fd: c_int, tail: &[u8; 16]) -> bool {
+/// How many of the open requests END records in `parts` end, and the scanner after them.
+///
+/// # Safety
+/// Each part is valid for its length.
+unsafe fn ended(fd: c_int, parts: &[iovec], limit: usize) -> (u32, Scan) {
+    let mut scan = Scan::from_bits(entry(fd).map_or(0, |entry| entry.output.load(Ordering::Relaxed)));
+    let mut ends = 0u32;
+    let mut left = limit;
+    for part in parts {
+        let take = part.iov_len.min(left);
+        left = left.wrapping_sub(take);
+        if take == 0 {
+            continue;
+        }
+        // SAFETY: the caller's duty.
+        let bytes = unsafe { core::slice::from_raw_parts(part.iov_base.cast::<u8>(), take) };
+        scan.feed(bytes, |seen| {
+            if matches!(seen, Seen::End) {
+                ends = ends.wrapping_add(1);
+            }
+        });
+    }
+    (ends, scan)
+}
+
+/// Before a write. True if it ends the last request of a kept connection and the worker is to leave: then the closing is
+/// announced together with it, so that the peer does not send another request into a closing connection.
+///
+/// # Safety
+/// Each part is valid for its length.
+pub unsafe fn announces(fd: c_int, parts: &[iovec]) -> bool {
     let now = word(fd);
-    if now & (CLASS | KEEP | ACTIVE | NONBLOCKING) != CONNECTION | KEEP | ACTIVE || !is_end(tail) {
+    if now & (CLASS | KEEP | ACTIVE | NONBLOCKING) != CONNECTION | KEEP | ACTIVE
+        || !(worker::leaving() || worker::signalled())
+    {
         return false;
     }
-    if !(worker::leaving() || worker::signalled()) {
+    // SAFETY: the caller's duty.
+    let (ends, _) = unsafe { ended(fd, parts, usize::MAX) };
+    if ends == 0 || ends < now >> OPEN_SHIFT {
         return false;
     }
     if now & UNIX != 0 {
@@ -320,24 +405,30 @@ pub fn announce(fd: c_int) {
     set(fd, word(fd) | ANNOUNCED);
 }
 
-/// After a write that was complete.
-pub fn after_write(fd: c_int, tail: &[u8; 16]) {
-    let now = word(fd);
-    if now & CLASS != CONNECTION || now & (ACTIVE | REQUEST) != ACTIVE | REQUEST || !is_end(tail) {
+/// After a write of which `n` bytes were taken: counts the requests that it ended.
+///
+/// # Safety
+/// Each part is valid for its length.
+pub unsafe fn after_write(fd: c_int, parts: &[iovec], n: isize) {
+    let Some(entry) = entry(fd) else { return };
+    if n <= 0 {
         return;
     }
-    worker::count();
-    if now & KEEP != 0 {
-        set(fd, now & !(ACTIVE | REQUEST | SEEN));
-        worker::kept(true);
-        worker::release();
-    } else {
-        set(fd, now & !REQUEST);
+    // SAFETY: the caller's duty.
+    let (ends, scan) = unsafe { ended(fd, parts, n as usize) };
+    entry.output.store(scan.to_bits(), Ordering::Relaxed);
+    let mut now = word(fd);
+    for _ in 0..ends {
+        if now & OPEN != 0 {
+            now = now.wrapping_sub(OPEN_ONE);
+            worker::count();
+        }
     }
-}
-
-/// END_REQUEST as every known implementation writes it: version 1, type 3, 8 bytes of content, no padding.
-fn is_end(tail: &[u8; 16]) -> bool {
-    let [version, kind, _, _, high, low, padding, ..] = tail;
-    (*version, *kind, *high, *low, *padding) == (1, 3, 0, 8, 0)
+    if ends == 0 {
+        return;
+    }
+    set(fd, now);
+    if now & OPEN == 0 && now & KEEP != 0 {
+        rest(fd);
+    }
 }

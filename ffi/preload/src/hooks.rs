@@ -60,32 +60,40 @@ macro_rules! reading {
     }};
 }
 
-/// A write of some kind on a connection: `more` is the same write with MSG_MORE.
+/// A write of some kind on a connection: `$more` is the same write with MSG_MORE.
 macro_rules! writing {
-    ($fd:ident, $tail:expr, $len:expr, $call:expr, $more:expr) => {{
+    ($fd:ident, $parts:expr, $call:expr, $more:expr) => {{
         if !conn::is_connection($fd) || !worker::attached() {
             $call
         } else {
-            match $tail {
-                None => $call,
-                Some(tail) => {
-                    let saved = real::errno();
-                    let announces = conn::announces($fd, &tail);
-                    real::set_errno(saved);
-                    let n = if announces && conn::corks($fd) { $more } else { $call };
-                    let after = real::errno();
-                    if announces {
-                        conn::announce($fd);
-                    }
-                    if n >= 0 && n as usize == $len {
-                        conn::after_write($fd, &tail);
-                    }
-                    real::set_errno(after);
-                    n
-                }
+            let saved = real::errno();
+            let parts: &[iovec] = $parts;
+            let announces = conn::announces($fd, parts);
+            real::set_errno(saved);
+            let n = if announces && conn::corks($fd) { $more } else { $call };
+            let after = real::errno();
+            if announces {
+                conn::announce($fd);
             }
+            conn::after_write($fd, parts, n);
+            real::set_errno(after);
+            n
         }
     }};
+}
+
+/// One buffer as a vector.
+fn one(buf: *const c_void, n: usize) -> [iovec; 1] {
+    [iovec { iov_base: buf.cast_mut(), iov_len: if buf.is_null() { 0 } else { n } }]
+}
+
+/// The caller's vector; empty if it is null.
+unsafe fn many<'a>(iov: *const iovec, n: usize) -> &'a [iovec] {
+    if iov.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller of writev or sendmsg passes n entries.
+    unsafe { core::slice::from_raw_parts(iov, n) }
 }
 
 /// First buffer of a vector.
@@ -95,14 +103,6 @@ unsafe fn first(iov: *const iovec, n: usize) -> (*const c_void, usize) {
     }
     // SAFETY: at least one entry.
     unsafe { ((*iov).iov_base.cast_const(), (*iov).iov_len) }
-}
-
-unsafe fn total(iov: *const iovec, n: usize) -> usize {
-    if iov.is_null() {
-        return 0;
-    }
-    // SAFETY: the caller's vector of n entries.
-    unsafe { core::slice::from_raw_parts(iov, n) }.iter().fold(0, |sum: usize, one| sum.wrapping_add(one.iov_len))
 }
 
 /// Looks at what landed in the first buffer of a vectored read.
@@ -245,23 +245,22 @@ interpose! {
     }
 
     fn write(fd: c_int, buf: *const c_void, n: size_t) -> ssize_t {
-        writing!(fd, wait::tail_of(buf, n), n, real::write(fd, buf, n), real::send(fd, buf, n, libc::MSG_MORE))
+        writing!(fd, &one(buf, n), real::write(fd, buf, n), real::send(fd, buf, n, libc::MSG_MORE))
     }
 
     fn writev(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
-        writing!(fd, wait::tail(iov, n as usize), total(iov, n as usize), real::writev(fd, iov, n),
-            real::writev(fd, iov, n))
+        writing!(fd, many(iov, n as usize), real::writev(fd, iov, n), real::writev(fd, iov, n))
     }
 
     fn send(fd: c_int, buf: *const c_void, n: size_t, flags: c_int) -> ssize_t {
-        writing!(fd, wait::tail_of(buf, n), n, real::send(fd, buf, n, flags),
+        writing!(fd, &one(buf, n), real::send(fd, buf, n, flags),
             real::send(fd, buf, n, flags | libc::MSG_MORE))
     }
 
     fn sendto(
         fd: c_int, buf: *const c_void, n: size_t, flags: c_int, addr: *const sockaddr, len: socklen_t
     ) -> ssize_t {
-        writing!(fd, wait::tail_of(buf, n), n, real::sendto(fd, buf, n, flags, addr, len),
+        writing!(fd, &one(buf, n), real::sendto(fd, buf, n, flags, addr, len),
             real::sendto(fd, buf, n, flags | libc::MSG_MORE, addr, len))
     }
 
@@ -270,7 +269,7 @@ interpose! {
             return real::sendmsg(fd, msg, flags);
         }
         let (iov, n) = ((*msg).msg_iov, (*msg).msg_iovlen);
-        writing!(fd, wait::tail(iov, n), total(iov, n), real::sendmsg(fd, msg, flags),
+        writing!(fd, many(iov, n), real::sendmsg(fd, msg, flags),
             real::sendmsg(fd, msg, flags | libc::MSG_MORE))
     }
 

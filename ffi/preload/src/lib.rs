@@ -20,6 +20,7 @@
 //! | `signals.rs` | holding signals back, and letting them in |
 //! | `wait.rs` | the waiting places |
 //! | `conn.rs` | descriptor table, the request on a connection |
+//! | `records.rs` | BEGIN_REQUEST and END_REQUEST in a stream of bytes |
 //! | `hooks.rs` | the interposed functions, one line of dispatch each |
 //!
 //! Rules of this crate: no allocation and no lock after the constructor, nothing that can panic (no indexing, no checked
@@ -29,6 +30,7 @@ mod attach;
 mod conn;
 mod hooks;
 mod real;
+mod records;
 mod signals;
 mod wait;
 mod worker;

@@ -3,7 +3,7 @@
 //! accept waits in an epoll of its own, with EPOLLEXCLUSIVE so that one connection wakes one worker. A program with its
 //! own select, poll or epoll keeps it; lifeline and signals are added to what it waits for.
 
-use core::ffi::{c_int, c_void};
+use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, Ordering};
 
 use libc::{epoll_event, fd_set, pollfd, sockaddr, socklen_t, timeval};
@@ -514,43 +514,4 @@ fn clock() -> i64 {
         time
     };
     time.tv_sec.wrapping_mul(1000).wrapping_add(time.tv_nsec / 1_000_000)
-}
-
-/// The last 16 bytes of a vector of buffers; None if it holds fewer.
-///
-/// # Safety
-/// `iov` is valid for `n` entries, and each entry for its length.
-pub unsafe fn tail(iov: *const libc::iovec, n: usize) -> Option<[u8; 16]> {
-    let mut out = [0u8; 16];
-    let mut slots = out.iter_mut().rev();
-    if iov.is_null() {
-        return None;
-    }
-    // SAFETY: the caller's duty.
-    for part in unsafe { core::slice::from_raw_parts(iov, n) }.iter().rev() {
-        if part.iov_len == 0 {
-            continue;
-        }
-        // SAFETY: the caller's duty.
-        let bytes = unsafe { core::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len) };
-        for byte in bytes.iter().rev() {
-            match slots.next() {
-                Some(slot) => *slot = *byte,
-                None => return Some(out),
-            }
-        }
-    }
-    slots.next().is_none().then_some(out)
-}
-
-/// As [`tail`] for one buffer.
-///
-/// # Safety
-/// `buffer` is valid for `n` bytes.
-pub unsafe fn tail_of(buffer: *const c_void, n: usize) -> Option<[u8; 16]> {
-    if n < 16 || buffer.is_null() {
-        return None;
-    }
-    // SAFETY: at least 16 bytes lie there; any alignment.
-    Some(unsafe { buffer.cast::<u8>().add(n.wrapping_sub(16)).cast::<[u8; 16]>().read_unaligned() })
 }

@@ -286,6 +286,9 @@ pub fn leave() -> Step {
     }
     match STAGE.fetch_add(1, Ordering::AcqRel) {
         0 => {
+            if attached() {
+                conn::end_kept();
+            }
             if signals::handling(libc::SIGTERM) == signals::Handling::None {
                 return Step::Nothing;
             }

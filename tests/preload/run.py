@@ -423,7 +423,9 @@ def programs(tmp):
         "sh -c exec perl": dict(command=["/bin/sh", "-c", "cd /; exec perl %s/fcgi.pl" % APPS] if has("perl", "-MFCGI", "-e1") else None),
         "CGI::Fast": dict(command=[perl, APPS + "/fast.pl"] if has("perl", "-MCGI::Fast", "-e1") else None),
         "libfcgi": dict(command=[fcgx] if fcgx else None),
-        "php-cgi": dict(command=[shutil.which("php-cgi")] if shutil.which("php-cgi") else None, end=False),
+        "php-cgi": dict(command=[shutil.which("php-cgi")] if shutil.which("php-cgi") else None, end=False,
+                        # After 500 requests it would close a kept connection unannounced (php-src 1333).
+                        env={"PHP_FCGI_MAX_REQUESTS": "0"}),
         "ruby-fcgi": dict(command=[shutil.which("ruby"), APPS + "/fcgi.rb"] if has("ruby", "-rfcgi", "-e1") else None, keep=False),
         "flup": dict(command=[python, APPS + "/flup_app.py"] if has(python, "-c", "import flup.server.fcgi") else None),
         "uWSGI": dict(command=[shutil.which("uwsgi-core"), "--plugin", "python3", "--protocol", "fastcgi", "--socket", "fd://0", "--need-app", "--die-on-term",

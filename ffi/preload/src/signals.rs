@@ -114,7 +114,12 @@ pub fn deliver() -> bool {
     for signal in HELD {
         // SAFETY: initialised sets.
         if unsafe { libc::sigismember(&pending, signal) == 1 && libc::sigismember(&open, signal) == 1 } {
-            interrupts |= matches!(handling(signal), Handling::Interrupts);
+            let handling = handling(signal);
+            interrupts |= handling == Handling::Interrupts;
+            if signal != libc::SIGHUP && handling != Handling::None {
+                // Told to leave in its own language. Some (flup) take one more connection after that and lose it.
+                crate::worker::asked_to_leave();
+            }
         }
     }
     // SAFETY: initialised sets; the program's handlers run here, as they would inside its accept.

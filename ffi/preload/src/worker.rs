@@ -32,6 +32,7 @@ static DEVICE: AtomicU64 = AtomicU64::new(0);
 static INODE: AtomicU64 = AtomicU64::new(0);
 static SAID_READY: AtomicBool = AtomicBool::new(false);
 static GONE: AtomicBool = AtomicBool::new(false);
+static ASKED: AtomicBool = AtomicBool::new(false);
 static SIGNALLED: AtomicBool = AtomicBool::new(false);
 static HOLDS: AtomicU32 = AtomicU32::new(0);
 static STAGE: AtomicU32 = AtomicU32::new(0);
@@ -171,9 +172,20 @@ pub fn look_at_lifeline() {
     }
 }
 
-/// The manager wants this worker gone, or is gone itself.
+/// Whether this worker should take no further connection, for a reason of its own.
+fn ending() -> bool {
+    GONE.load(Ordering::Acquire) || ASKED.load(Ordering::Acquire)
+}
+
+/// The manager wants this worker gone or is gone itself, or the program was told to leave by a signal.
 pub fn leaving() -> bool {
-    GONE.load(Ordering::Acquire) || line().is_some_and(Line::leave_wanted)
+    ending() || line().is_some_and(Line::leave_wanted)
+}
+
+/// The program's own handler of TERM or INT was called: nothing more is accepted.
+pub fn asked_to_leave() {
+    ASKED.store(true, Ordering::Release);
+    STAGE.fetch_max(1, Ordering::AcqRel);
 }
 
 /// A held signal was seen pending; it is let in when the worker is idle.
@@ -204,13 +216,7 @@ fn now() -> u64 {
 pub fn hold() -> bool {
     let Some(line) = line() else { return true };
     let first = HOLDS.fetch_add(1, Ordering::AcqRel) == 0;
-    let go = if GONE.load(Ordering::Acquire) {
-        false
-    } else if !first && line.leave_wanted() {
-        false
-    } else {
-        line.claim() == Claim::Go
-    };
+    let go = !ending() && (first || !line.leave_wanted()) && line.claim() == Claim::Go;
     if !go {
         HOLDS.fetch_sub(1, Ordering::AcqRel);
     }

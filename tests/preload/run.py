@@ -42,7 +42,9 @@ class Client:
         self.data = b""
 
     def send(self, query="", keep=False, script=os.path.join(APPS, "page.php")):
+        self.sent = False
         self.sock.sendall(request_bytes(query, keep, script))
+        self.sent = True
 
     def take(self, n):
         while len(self.data) < n:
@@ -363,14 +365,17 @@ def storm(pool, program, terms, keep=False):
                 with lock:
                     total[0] += 1
             except (Lost, OSError) as why:
-                # A kept connection closed before any byte of an answer is what every web server retries.
-                if keep and not fresh and not c.data and isinstance(why, (BrokenPipeError,)) or (keep and not fresh and str(why) in ("closed",)):
+                # A kept connection that the worker had closed when the request was to be written: every web server takes
+                # another one. Written and not answered is lost.
+                if keep and not fresh and c and not c.sent and isinstance(why, BrokenPipeError):
                     with lock:
                         total[2] += 1
                 else:
                     with lock:
                         total[1] += 1
                         reasons[str(why)] = reasons.get(str(why), 0) + 1
+                if c is None:
+                    continue
                 c.close()
                 c = None
                 continue

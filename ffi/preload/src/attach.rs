@@ -98,9 +98,7 @@ pub fn listening(fd: c_int) -> Option<(u64, u64)> {
     let mut yes: c_int = 0;
     let mut len = core::mem::size_of::<c_int>() as libc::socklen_t;
     // SAFETY: both pointers are to locals of the size said.
-    let rc = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut yes).cast(), &mut len)
-    };
+    let rc = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut yes).cast(), &mut len) };
     (rc == 0 && yes != 0).then_some((stat.st_dev, stat.st_ino))
 }
 
@@ -117,9 +115,8 @@ fn map(fd: c_int, slot: u32, manager: u32) -> Option<&'static Line> {
         return None;
     }
     // SAFETY: a fresh shared mapping of a file of at least this size, kept for the life of the process.
-    let at = unsafe {
-        libc::mmap(core::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0)
-    };
+    let at =
+        unsafe { libc::mmap(core::ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0) };
     if at == libc::MAP_FAILED {
         return None;
     }

@@ -155,9 +155,7 @@ pub fn closing(fd: c_int) {
         } else {
             worker::kept(false);
         }
-    } else if now != 0 && now & CLASS != LISTENING {
-        set(fd, 0);
-    } else if now != 0 && worker::is_self() {
+    } else if now != 0 && (now & CLASS != LISTENING || worker::is_self()) {
         set(fd, 0);
     }
 }
@@ -207,7 +205,11 @@ pub fn before_read(fd: c_int) -> Read {
         let mut fds = [
             libc::pollfd { fd, events: libc::POLLIN, revents: 0 },
             libc::pollfd { fd: worker::lifeline(), events: libc::POLLIN, revents: 0 },
-            libc::pollfd { fd: if watch_signals { crate::wait::signals() } else { -1 }, events: libc::POLLIN, revents: 0 },
+            libc::pollfd {
+                fd: if watch_signals { crate::wait::signals() } else { -1 },
+                events: libc::POLLIN,
+                revents: 0,
+            },
         ];
         // SAFETY: an array of three.
         let n = unsafe { real::poll(fds.as_mut_ptr(), 3, if leaving { GRACE_MS } else { -1 }) };

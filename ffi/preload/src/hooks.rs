@@ -117,12 +117,7 @@ fn bounded(n: ssize_t, room: usize) -> isize {
 const KEEP_NONBLOCKING: c_int = libc::O_NONBLOCK;
 
 /// fcntl and fcntl64.
-unsafe fn control(
-    call: unsafe fn(c_int, c_int, usize) -> c_int,
-    fd: c_int,
-    command: c_int,
-    arg: usize,
-) -> c_int {
+unsafe fn control(call: unsafe fn(c_int, c_int, usize) -> c_int, fd: c_int, command: c_int, arg: usize) -> c_int {
     if worker::concerned() && matches!(command, libc::F_GETFL | libc::F_SETFL) {
         if conn::is_listening(fd) {
             if command == libc::F_GETFL {
@@ -342,6 +337,22 @@ interpose! {
 
     fn pthread_sigmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int {
         signals::change(real::pthread_sigmask, how, set, old)
+    }
+
+    fn pthread_create(
+        thread: *mut libc::pthread_t, attr: *const libc::pthread_attr_t, start: *mut c_void, arg: *mut c_void
+    ) -> c_int {
+        if worker::attached() {
+            // A thread with the signals unblocked would take them in the middle of another thread's request.
+            let saved = real::errno();
+            signals::hold();
+            real::set_errno(saved);
+        }
+        match real::pthread_create(thread, attr, start, arg) {
+            // Not found, which cannot be: this function returns its error.
+            -1 => libc::EAGAIN,
+            rc => rc,
+        }
     }
 
     fn execv(path: *const c_char, argv: Args) -> c_int {

@@ -99,6 +99,9 @@ next_functions! {
     epoll_wait(ep: c_int, events: *mut epoll_event, n: c_int, timeout: c_int) -> c_int;
     sigprocmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int;
     pthread_sigmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int;
+    pthread_create(
+        thread: *mut libc::pthread_t, attr: *const libc::pthread_attr_t, start: *mut c_void, arg: *mut c_void
+    ) -> c_int;
     execv(path: *const libc::c_char, argv: Args) -> c_int;
     execve(path: *const libc::c_char, argv: Args, envp: Args) -> c_int;
     execvp(path: *const libc::c_char, argv: Args) -> c_int;

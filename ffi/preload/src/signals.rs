@@ -174,10 +174,12 @@ pub unsafe fn change(
     set: *const sigset_t,
     old: *mut sigset_t,
 ) -> c_int {
-    if !ANY.load(Ordering::Relaxed) || !HOLDS.get() {
+    if !ANY.load(Ordering::Relaxed) {
         // SAFETY: the caller's duty.
         return unsafe { call(how, set, old) };
     }
+    // A thread that inherited the blocked mask.
+    hold();
     let before = WISH.get();
     let mut real_set = empty();
     let mut pointer = set;

@@ -150,8 +150,9 @@ pub unsafe fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags:
         };
         if got >= 0 {
             let shown: *const sockaddr = if own { (&raw const family).cast() } else { addr };
+            let known = own || room.is_some_and(|room| room >= 2);
             // SAFETY: accept4 filled at least the family where the room was two bytes or more.
-            let kind = if own || room.is_some_and(|room| room >= 2) { Some(unsafe { (*shown).sa_family }) } else { None };
+            let kind = if known { Some(unsafe { (*shown).sa_family }) } else { None };
             conn::opened(got, flags & libc::SOCK_NONBLOCK != 0, kind);
             return got;
         }
@@ -176,10 +177,8 @@ unsafe fn accept_as_follower(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t
         if got >= 0 || real::errno() != libc::EAGAIN || worker::nonblocking() {
             return got;
         }
-        let mut fds = [
-            pollfd { fd, events: libc::POLLIN, revents: 0 },
-            pollfd { fd: worker::lifeline(), events: 0, revents: 0 },
-        ];
+        let mut fds =
+            [pollfd { fd, events: libc::POLLIN, revents: 0 }, pollfd { fd: worker::lifeline(), events: 0, revents: 0 }];
         // SAFETY: an array of two.
         let n = unsafe { real::poll(fds.as_mut_ptr(), 2, -1) };
         if n < 0 && (real::errno() != libc::EINTR || signals::interruption_counts()) {
@@ -294,7 +293,8 @@ pub unsafe fn poll(fds: *mut pollfd, n: usize, timeout: c_int) -> Option<c_int> 
             ready += c_int::from(slot.revents != 0);
         }
         let mut tail = all.iter().skip(n);
-        let (lifeline, signal) = (tail.next().is_some_and(|a| a.revents != 0), tail.next().is_some_and(|b| b.revents != 0));
+        let (lifeline, signal) =
+            (tail.next().is_some_and(|a| a.revents != 0), tail.next().is_some_and(|b| b.revents != 0));
         if ready > 0 {
             if lifeline {
                 worker::look_at_lifeline();

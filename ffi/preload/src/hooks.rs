@@ -116,17 +116,16 @@ fn bounded(n: ssize_t, room: usize) -> isize {
 
 const KEEP_NONBLOCKING: c_int = libc::O_NONBLOCK;
 
-/// fcntl and fcntl64.
-unsafe fn control(call: unsafe fn(c_int, c_int, usize) -> c_int, fd: c_int, command: c_int, arg: usize) -> c_int {
+/// fcntl and fcntl64. Inlined, as is `signals::change`: a call through a pointer would bring unwinding code in.
+#[inline(always)]
+fn control(call: impl Fn(c_int, c_int, usize) -> c_int, fd: c_int, command: c_int, arg: usize) -> c_int {
     if worker::concerned() && matches!(command, libc::F_GETFL | libc::F_SETFL) {
         if conn::is_listening(fd) {
             if command == libc::F_GETFL {
-                // SAFETY: the caller's duty.
-                let flags = unsafe { call(fd, command, arg) };
+                let flags = call(fd, command, arg);
                 return if flags >= 0 && !worker::nonblocking() { flags & !KEEP_NONBLOCKING } else { flags };
             }
-            // SAFETY: the caller's duty.
-            let rc = unsafe { call(fd, command, arg | KEEP_NONBLOCKING as usize) };
+            let rc = call(fd, command, arg | KEEP_NONBLOCKING as usize);
             if rc == 0 {
                 worker::set_nonblocking(arg as c_int & KEEP_NONBLOCKING != 0);
             }
@@ -136,8 +135,7 @@ unsafe fn control(call: unsafe fn(c_int, c_int, usize) -> c_int, fd: c_int, comm
             conn::set_nonblocking(fd, arg as c_int & KEEP_NONBLOCKING != 0);
         }
     }
-    // SAFETY: the caller's duty.
-    unsafe { call(fd, command, arg) }
+    call(fd, command, arg)
 }
 
 interpose! {
@@ -269,11 +267,11 @@ interpose! {
     }
 
     fn fcntl(fd: c_int, command: c_int, arg: usize) -> c_int {
-        control(real::fcntl, fd, command, arg)
+        control(|fd, command, arg| real::fcntl(fd, command, arg), fd, command, arg)
     }
 
     fn fcntl64(fd: c_int, command: c_int, arg: usize) -> c_int {
-        control(real::fcntl64, fd, command, arg)
+        control(|fd, command, arg| real::fcntl64(fd, command, arg), fd, command, arg)
     }
 
     fn ioctl(fd: c_int, request: c_ulong, arg: usize) -> c_int {
@@ -332,11 +330,11 @@ interpose! {
     }
 
     fn sigprocmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int {
-        signals::change(real::sigprocmask, how, set, old)
+        signals::change(|how, set, old| real::sigprocmask(how, set, old), how, set, old)
     }
 
     fn pthread_sigmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int {
-        signals::change(real::pthread_sigmask, how, set, old)
+        signals::change(|how, set, old| real::pthread_sigmask(how, set, old), how, set, old)
     }
 
     fn pthread_create(

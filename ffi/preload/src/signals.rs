@@ -168,15 +168,15 @@ pub fn interruption_counts() -> bool {
 ///
 /// # Safety
 /// As for sigprocmask; `call` is one of the two.
+#[inline(always)]
 pub unsafe fn change(
-    call: unsafe fn(c_int, *const sigset_t, *mut sigset_t) -> c_int,
+    call: impl Fn(c_int, *const sigset_t, *mut sigset_t) -> c_int,
     how: c_int,
     set: *const sigset_t,
     old: *mut sigset_t,
 ) -> c_int {
     if !ANY.load(Ordering::Relaxed) {
-        // SAFETY: the caller's duty.
-        return unsafe { call(how, set, old) };
+        return call(how, set, old);
     }
     // A thread that inherited the blocked mask.
     hold();
@@ -205,8 +205,7 @@ pub unsafe fn change(
         }
         pointer = &real_set;
     }
-    // SAFETY: pointer is null or to an initialised set; old is the caller's.
-    let rc = unsafe { call(how, pointer, old) };
+    let rc = call(how, pointer, old);
     if rc == 0 {
         WISH.set(after);
         if !old.is_null() {

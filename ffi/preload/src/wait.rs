@@ -325,7 +325,7 @@ pub unsafe fn select(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set, t
     let mut listening = -1;
     for fd in 0..n {
         // SAFETY: fd < FD_SETSIZE, and the set is the caller's.
-        if unsafe { libc::FD_ISSET(fd, r) } && conn::class(fd) == conn::LISTENING {
+        if unsafe { fd_isset(fd, r) } && conn::class(fd) == conn::LISTENING {
             listening = fd;
         }
     }
@@ -362,12 +362,12 @@ pub unsafe fn select(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set, t
         // SAFETY: descriptors below FD_SETSIZE; the sets and the time are locals.
         let got = unsafe {
             if leaving {
-                libc::FD_CLR(listening, &mut all);
+                fd_clr(listening, &mut all);
             } else {
-                libc::FD_SET(lifeline, &mut all);
+                fd_put(lifeline, &mut all);
             }
             if worker::idle() {
-                libc::FD_SET(sigfd, &mut all);
+                fd_put(sigfd, &mut all);
             }
             real::select(
                 top,
@@ -383,14 +383,14 @@ pub unsafe fn select(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set, t
         let mut ready = got;
         // SAFETY: as above.
         let (nudged, signal) = unsafe {
-            let nudged = libc::FD_ISSET(lifeline, &all) && !libc::FD_ISSET(lifeline, &reads);
-            let signal = libc::FD_ISSET(sigfd, &all) && !libc::FD_ISSET(sigfd, &reads);
+            let nudged = fd_isset(lifeline, &all) && !fd_isset(lifeline, &reads);
+            let signal = fd_isset(sigfd, &all) && !fd_isset(sigfd, &reads);
             if nudged {
-                libc::FD_CLR(lifeline, &mut all);
+                fd_clr(lifeline, &mut all);
                 ready = ready.wrapping_sub(1);
             }
             if signal {
-                libc::FD_CLR(sigfd, &mut all);
+                fd_clr(sigfd, &mut all);
                 ready = ready.wrapping_sub(1);
             }
             (nudged, signal)
@@ -429,6 +429,31 @@ pub unsafe fn select(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set, t
             return Some(0);
         }
     }
+}
+
+/// The word and the bit of a descriptor below FD_SETSIZE. The libc crate's macros check bounds by panic.
+fn place(set: *const fd_set, fd: c_int) -> (*mut libc::c_ulong, libc::c_ulong) {
+    let bits = libc::c_ulong::BITS as usize;
+    let fd = fd as usize % libc::FD_SETSIZE;
+    (set.cast_mut().cast::<libc::c_ulong>().wrapping_add(fd / bits), 1 << (fd % bits))
+}
+
+unsafe fn fd_isset(fd: c_int, set: *const fd_set) -> bool {
+    let (word, bit) = place(set, fd);
+    // SAFETY: inside the set, which the caller keeps valid.
+    unsafe { *word & bit != 0 }
+}
+
+unsafe fn fd_put(fd: c_int, set: *mut fd_set) {
+    let (word, bit) = place(set, fd);
+    // SAFETY: as above.
+    unsafe { *word |= bit }
+}
+
+unsafe fn fd_clr(fd: c_int, set: *mut fd_set) {
+    let (word, bit) = place(set, fd);
+    // SAFETY: as above.
+    unsafe { *word &= !bit }
 }
 
 unsafe fn clear(r: *mut fd_set, w: *mut fd_set, e: *mut fd_set) {

@@ -40,9 +40,15 @@ class Client:
             except BlockingIOError:
                 time.sleep(0.002)
         self.data = b""
+        self.used = self.sent = False
 
     def send(self, query="", keep=False, script=os.path.join(APPS, "page.php")):
         self.sent = False
+        if self.used:
+            # What a web server does with a kept connection: is its end already there? (On TCP it comes with END_REQUEST.)
+            if select.select([self.sock], [], [], 0)[0] and self.sock.recv(1, socket.MSG_PEEK) == b"":
+                raise BrokenPipeError("closed before the request")
+        self.used = True
         self.sock.sendall(request_bytes(query, keep, script))
         self.sent = True
 

@@ -5,6 +5,7 @@
 //! actions; one driver file of each part talks to the operating system, through [`sys`].
 #![deny(unsafe_code)]
 
+pub mod address;
 pub mod conn;
 pub mod decode;
 pub mod encode;
@@ -15,5 +16,6 @@ pub mod manager;
 pub mod params;
 pub mod record;
 pub mod sys;
+pub mod units;
 
 pub use error::{Code, Coded};

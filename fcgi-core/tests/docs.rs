@@ -1,5 +1,7 @@
 //! docs/errors.md is made from the error table.
 
+#![allow(clippy::unwrap_used)] // a test
+
 use fcgi_core::Code;
 use std::fmt::Write;
 use std::path::Path;

@@ -5,4 +5,6 @@
 //! Workers speak through the scoreboard (shared memory) and their ready pipe; people through the control socket.
 
 pub mod action;
+pub mod options;
+pub mod policy;
 pub mod scoreboard;

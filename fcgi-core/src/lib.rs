@@ -5,9 +5,17 @@
 //! actions; one driver file of each part talks to the operating system, through [`sys`].
 #![deny(unsafe_code)]
 
+pub mod address;
+pub mod conn;
+pub mod decode;
+pub mod encode;
 pub mod error;
 pub mod event;
+pub mod limits;
 pub mod manager;
+pub mod params;
+pub mod record;
 pub mod sys;
+pub mod units;
 
 pub use error::{Code, Coded};

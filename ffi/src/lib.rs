@@ -1,1 +1,8 @@
 //! C ABI of fcgiguard.
+//!
+//! The conventions stand at the head of `include/fcgiguard.h` (from `ffi/cbindgen.toml`). One file per handle; every
+//! exported body runs in [`handle::guard`].
+#![allow(clippy::missing_safety_doc)] // each function's C comment states the duties in the header's words
+
+mod error;
+mod handle;

@@ -5,4 +5,9 @@
 //! Workers speak through the scoreboard (shared memory) and their ready pipe; people through the control socket.
 
 pub mod action;
+pub mod board;
+pub mod listen;
+pub mod options;
+pub mod policy;
 pub mod scoreboard;
+pub mod worker;

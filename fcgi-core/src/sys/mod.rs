@@ -6,7 +6,11 @@
 pub mod fd;
 pub mod net;
 pub mod poll;
+pub mod process;
+pub mod shm;
+pub mod signal;
 pub mod time;
+pub mod users;
 
 use crate::error::{Code, Coded};
 use std::io;

@@ -171,9 +171,8 @@ pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> Result<()> {
 pub fn accept(fd: BorrowedFd<'_>, nonblocking: bool) -> Result<OwnedFd> {
     let flags = libc::SOCK_CLOEXEC | if nonblocking { libc::SOCK_NONBLOCK } else { 0 };
     // SAFETY: null address and length are allowed and mean "not wanted".
-    let connection = check("accept4", unsafe {
-        libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags)
-    })?;
+    let connection =
+        check("accept4", unsafe { libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) })?;
     // SAFETY: the call succeeded, so the descriptor is open and only ours.
     Ok(unsafe { OwnedFd::from_raw_fd(connection) })
 }
@@ -181,9 +180,7 @@ pub fn accept(fd: BorrowedFd<'_>, nonblocking: bool) -> Result<OwnedFd> {
 /// Sends without raising SIGPIPE; may send less than given.
 pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
     // SAFETY: `bytes` is readable for its length.
-    check_len("send", unsafe {
-        libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL)
-    })
+    check_len("send", unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) })
 }
 
 /// Sends several pieces in order with one call, without SIGPIPE; may send less than given.
@@ -214,9 +211,7 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) -> Result<()> {
 pub fn local_address(fd: BorrowedFd<'_>) -> Result<Option<SockAddr>> {
     let mut raw = Raw::empty();
     // SAFETY: storage and length are valid for the kernel to fill.
-    check("getsockname", unsafe {
-        libc::getsockname(fd.as_raw_fd(), (&raw mut raw.storage).cast(), &mut raw.len)
-    })?;
+    check("getsockname", unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut raw.storage).cast(), &mut raw.len) })?;
     Ok(raw.parse())
 }
 
@@ -224,9 +219,7 @@ pub fn local_address(fd: BorrowedFd<'_>) -> Result<Option<SockAddr>> {
 pub fn peer_address(fd: BorrowedFd<'_>) -> Result<Option<SockAddr>> {
     let mut raw = Raw::empty();
     // SAFETY: storage and length are valid for the kernel to fill.
-    check("getpeername", unsafe {
-        libc::getpeername(fd.as_raw_fd(), (&raw mut raw.storage).cast(), &mut raw.len)
-    })?;
+    check("getpeername", unsafe { libc::getpeername(fd.as_raw_fd(), (&raw mut raw.storage).cast(), &mut raw.len) })?;
     Ok(raw.parse())
 }
 
@@ -257,9 +250,7 @@ pub fn set_nodelay(fd: BorrowedFd<'_>) {
 pub fn set_int(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> Result<()> {
     let len = mem::size_of::<i32>() as libc::socklen_t;
     // SAFETY: the value is an int, as the length says.
-    check("setsockopt", unsafe {
-        libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len)
-    })?;
+    check("setsockopt", unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) })?;
     Ok(())
 }
 
@@ -268,9 +259,7 @@ pub fn get_int(fd: BorrowedFd<'_>, level: i32, name: i32) -> Result<i32> {
     let mut value = 0i32;
     let mut len = mem::size_of::<i32>() as libc::socklen_t;
     // SAFETY: `value` is valid for `len` bytes.
-    check("getsockopt", unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &mut len)
-    })?;
+    check("getsockopt", unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &mut len) })?;
     Ok(value)
 }
 

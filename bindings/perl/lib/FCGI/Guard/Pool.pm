@@ -1,0 +1,184 @@
+package FCGI::Guard::Pool;
+
+use strict;
+use warnings;
+use Carp ();
+use POSIX ();
+
+our $VERSION = '0.001000';
+
+# What step() returns.
+use constant { IDLE => 0, EVENTS => 1, WORKER => 2, ENDED => 3 };
+
+# A handle is a scalar (T_PTROBJ), so what Perl must remember of a pool stands beside it, by address.
+my %side;
+
+sub new {
+    my ($class, %option) = @_;
+    my $self = FCGI::Guard::Pool::new_handle();
+    bless $self, $class;
+    $side{$$self} = { log => delete $option{log}, fd => delete $option{fd} };
+    $self->configure(%option);
+    $self->add_listener($side{$$self}{fd}) if defined $side{$$self}{fd};
+    return $self;
+}
+
+sub configure {
+    my ($self, %option) = @_;
+    for my $name (sort keys %option) {
+        my $value = $option{$name};
+        next unless defined $value;
+        $self->set($name, ref $value eq 'ARRAY' ? join(',', @$value) : $value);
+    }
+    return $self;
+}
+
+my %SIGNALS = map { $_ => 1 } qw(TERM INT HUP QUIT USR1 USR2 TTIN TTOU);
+
+# Runs the pool. True in each worker; false in the manager, once the pool has ended.
+sub manage {
+    my ($self) = @_;
+    $self->open;
+    my %number;
+    @number{ split ' ', $Config::Config{sig_name} } = split ' ', $Config::Config{sig_num};
+    my @pending;
+    my $in_worker = 0;
+    {
+        # Perl's own handlers, for as long as the loop runs: step() works between them, and `local` gives them back.
+        local @SIG{ keys %SIGNALS } = map { my $n = $number{$_}; sub { push @pending, $n } } keys %SIGNALS;
+        while (1) {
+            my $step = $self->step(@pending ? 0 : $self->poll_ms);
+            $self->signal(shift @pending) while @pending;
+            if ($step == WORKER) {
+                $in_worker = 1;
+                last;
+            }
+            while (my $event = $self->next_event) {
+                $self->notice($event);
+            }
+            last if $step == ENDED;
+        }
+    }
+    return 0 unless $in_worker;
+    my $worker = $self->worker;
+    $side{$$self}{worker} = $worker;
+    my $leave = sub { $side{$$self}{leaving} = 1 };
+    $SIG{TERM} = $leave;
+    $SIG{HUP}  = $leave;
+    return 1;
+}
+
+# How long one step may wait: perl delivers signals between steps, and one that falls between its check and the wait
+# would otherwise be seen only with the next event.
+sub poll_ms { 1000 }
+
+sub notice {
+    my ($self, $event) = @_;
+    my $log = $side{$$self}{log};
+    if    (ref $log eq 'CODE') { $log->($event) }
+    elsif (defined $log)       { }
+    elsif ($event->{level} <= 6) {
+        my $who = $event->{pid} > 0 ? "[$event->{pid}]" : '';
+        print STDERR "$event->{pool}$who: $event->{text}\n";
+    }
+    return;
+}
+
+# The worker side ------------------------------------------------------------
+
+sub socket  { $_[0]->listener(0) }
+sub current { $side{ ${ $_[0] } }{worker} }
+
+sub leaving {
+    my ($self) = @_;
+    my $side = $side{$$self};
+    return $side->{leaving} || $side->{worker}->is_leaving;
+}
+
+# Waits for a connection in a way that a TERM or a drain can end, and then lets FCGI.pm accept it.
+sub accept {
+    my ($self, $request) = @_;
+    my $side   = $side{$$self};
+    my $worker = $side->{worker} or Carp::croak('accept is for workers: call manage first');
+    if ($side->{in_request}) {
+        $side->{in_request} = 0;
+        return if !$worker->post_dispatch;
+    }
+    while (1) {
+        return if $side->{leaving};
+        my $found = $worker->wait($self->listener(0), -1);
+        return if $found == 0;
+        next   if $found == 2;
+        if ($request->Accept >= 0) {
+            $worker->pre_dispatch;
+            $side->{in_request} = 1;
+            return 1;
+        }
+        # Another worker was faster.
+        return if !$worker->post_dispatch;
+    }
+}
+
+sub ready   { $_[0]->current->ready }
+sub fatal   { my ($self, $why) = @_; $self->current->fatal($why); POSIX::_exit(1) }
+sub extend_deadline { my ($self, $seconds) = @_; $self->current->extend_deadline(int($seconds * 1000)) }
+
+{
+    my $free = \&FCGI::Guard::Pool::DESTROY;
+    no warnings 'redefine';
+    *FCGI::Guard::Pool::DESTROY = sub { delete $side{ ${ $_[0] } }; $free->($_[0]) };
+}
+
+require Config;
+
+1;
+
+__END__
+
+=encoding utf8
+
+=head1 NAME
+
+FCGI::Guard::Pool - a pre-fork pool of Perl workers
+
+=head1 SYNOPSIS
+
+    my $pool = FCGI::Guard::Pool->new(listen => '/run/app.sock', workers => 4, max_requests => 1000);
+    $pool->manage or exit $pool->exit_code;
+
+    my $request = FCGI::Request(\*STDIN, \*STDOUT, \*STDERR, \%ENV, $pool->socket);
+    while ($pool->accept($request)) {
+        ...
+        $request->Finish;
+    }
+
+=head1 METHODS
+
+=head2 new(%options)
+
+Any option of the one table (C<fcgiguard help options>), with underscores; lists as array references. Two more:
+C<log> (a sub that gets each event as a hash reference, or C<0> for silence; the default prints to STDERR) and C<fd>
+(the number of a socket that listens already, for example from C<FCGI::OpenSocket>).
+
+=head2 manage
+
+Binds, starts the workers and looks after them. Returns true in each worker. In the manager it returns false when
+the pool has ended; C<exit_code> is then what the program should exit with. TERM and INT end after the requests in
+flight, QUIT at once, HUP replaces the workers, TTIN and TTOU change their number by one. Perl's own handlers are
+given back when it returns.
+
+=head2 accept($request)
+
+For workers with an L<FCGI> request object: waits, accepts, and protects the request from TERM. Returns false when the
+worker should leave.
+
+=head2 socket, current, ready, leaving, extend_deadline($seconds), fatal($why)
+
+The listening descriptor; the worker handle; say that this worker can serve (else the first accept says it); whether it
+should leave; more time for the request under way; stop the whole pool, since restarting cannot help.
+
+=head2 step($timeout_ms), next_event, signal($number), reload($reason), scale($n), stop, quit, status_json
+
+For programs with a loop of their own.
+
+=cut

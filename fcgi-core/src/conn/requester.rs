@@ -1,0 +1,243 @@
+//! The web server's side of one connection: what the probe, the client and the load generator speak.
+
+use crate::decode::{Chunk, Decoder};
+use crate::encode;
+use crate::limits::Limits;
+use crate::params::Pairs;
+use crate::record::{ProtocolError, RecordType, Role, Rule};
+
+/// What the application answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AnswerEvent<'a> {
+    /// A piece of the answer.
+    Stdout {
+        /// The request.
+        id: u16,
+        /// The piece, borrowed from the input.
+        bytes: &'a [u8],
+    },
+    /// STDOUT has ended; END_REQUEST follows.
+    StdoutEnd {
+        /// The request.
+        id: u16,
+    },
+    /// A piece of the error stream.
+    Stderr {
+        /// The request.
+        id: u16,
+        /// The piece, borrowed from the input.
+        bytes: &'a [u8],
+    },
+    /// STDERR has ended.
+    StderrEnd {
+        /// The request.
+        id: u16,
+    },
+    /// The request is over.
+    End {
+        /// The request.
+        id: u16,
+        /// What the application returned.
+        app_status: u32,
+        /// What the protocol says; a number, since peers send others than the specification has.
+        protocol_status: u8,
+    },
+    /// The answer to GET_VALUES: its pairs in order.
+    Values(Vec<(Vec<u8>, Vec<u8>)>),
+    /// The peer does not know this management type.
+    UnknownType(u8),
+}
+
+/// The web server's side of one connection.
+#[derive(Debug)]
+pub struct RequesterConn {
+    decoder: Decoder,
+    limits: Limits,
+    active: Vec<u16>,
+    values_expected: bool,
+    discrete: Vec<u8>,
+}
+
+impl RequesterConn {
+    /// A connection that was just opened.
+    pub fn new(limits: Limits) -> RequesterConn {
+        RequesterConn {
+            decoder: Decoder::new(),
+            limits,
+            active: Vec::new(),
+            values_expected: false,
+            discrete: Vec::new(),
+        }
+    }
+
+    /// Begins a request and appends BEGIN_REQUEST to `out`; the lowest free id is used, as nginx and Apache do.
+    pub fn begin(&mut self, role: Role, keep_conn: bool, out: &mut Vec<u8>) -> Result<u16, ProtocolError> {
+        if self.active.len() >= self.limits.active_requests {
+            return Err(ProtocolError::us(Rule::ActiveRequests, self.active.len() + 1));
+        }
+        let id = (1..=u16::MAX).find(|id| !self.active.contains(id)).unwrap_or(1);
+        self.active.push(id);
+        encode::begin(id, role, keep_conn, out);
+        Ok(id)
+    }
+
+    /// Takes an id as active that was begun elsewhere (a canned request, a replayed stream).
+    pub fn assume(&mut self, id: u16) {
+        if !self.active.contains(&id) {
+            self.active.push(id);
+        }
+    }
+
+    /// Appends the whole PARAMS stream to `out`.
+    pub fn params<'p>(
+        &mut self,
+        id: u16,
+        pairs: impl IntoIterator<Item = (&'p [u8], &'p [u8])>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
+        encode::params(id, pairs, out)
+    }
+
+    /// Appends a piece of the body.
+    pub fn stdin(&mut self, id: u16, bytes: &[u8], out: &mut Vec<u8>) {
+        encode::stream(RecordType::Stdin, id, bytes, out);
+    }
+
+    /// Appends the end of the body.
+    pub fn stdin_end(&mut self, id: u16, out: &mut Vec<u8>) {
+        encode::stream_end(RecordType::Stdin, id, out);
+    }
+
+    /// Appends a piece of a filter's data.
+    pub fn data(&mut self, id: u16, bytes: &[u8], out: &mut Vec<u8>) {
+        encode::stream(RecordType::Data, id, bytes, out);
+    }
+
+    /// Appends the end of a filter's data.
+    pub fn data_end(&mut self, id: u16, out: &mut Vec<u8>) {
+        encode::stream_end(RecordType::Data, id, out);
+    }
+
+    /// Appends ABORT_REQUEST; the application still ends the request.
+    pub fn abort(&mut self, id: u16, out: &mut Vec<u8>) {
+        encode::abort(id, out);
+    }
+
+    /// Appends GET_VALUES.
+    pub fn get_values(&mut self, names: &[&str], out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        self.values_expected = true;
+        encode::get_values(names, out)
+    }
+
+    /// How many requests are open.
+    pub fn active(&self) -> usize {
+        self.active.len()
+    }
+
+    /// Whether the stream stands between two records.
+    pub fn is_at_boundary(&self) -> bool {
+        self.decoder.at_boundary()
+    }
+
+    /// Bytes received so far.
+    pub fn received(&self) -> u64 {
+        self.decoder.offset()
+    }
+
+    /// Takes the next event from `input`, which is moved on; None when more bytes are needed.
+    pub fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<AnswerEvent<'a>>, ProtocolError> {
+        while let Some(chunk) = self.decoder.next(input)? {
+            let event = if chunk.header.id == 0 { self.management(chunk)? } else { self.application(chunk)? };
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+        Ok(None)
+    }
+
+    fn management<'a>(&mut self, chunk: Chunk<'a>) -> Result<Option<AnswerEvent<'a>>, ProtocolError> {
+        let kind = chunk.header.kind;
+        match RecordType::from_u8(kind) {
+            Some(RecordType::GetValuesResult) => {
+                let size = usize::from(chunk.header.content_len);
+                if chunk.first && size > self.limits.values_bytes {
+                    return Err(ProtocolError::peer(Rule::ValuesBytes, chunk.at, size as u64));
+                }
+                self.collect(&chunk);
+                if !chunk.last {
+                    return Ok(None);
+                }
+                let mut values = Vec::new();
+                for pair in Pairs::with_limits(&self.discrete, self.limits) {
+                    let (name, value) = pair.map_err(|e| ProtocolError { offset: e.offset + chunk.at + 8, ..e })?;
+                    values.push((name.to_vec(), value.to_vec()));
+                }
+                Ok(Some(AnswerEvent::Values(values)))
+            }
+            Some(RecordType::UnknownType) => {
+                if chunk.header.content_len != 8 {
+                    return Err(ProtocolError::peer(Rule::Length, chunk.at, u64::from(chunk.header.content_len)));
+                }
+                self.collect(&chunk);
+                Ok(chunk.last.then(|| AnswerEvent::UnknownType(self.discrete.first().copied().unwrap_or(0))))
+            }
+            Some(RecordType::EndRequest | RecordType::Stdout | RecordType::Stderr) => {
+                Err(ProtocolError::peer(Rule::RequestId, chunk.at, 0))
+            }
+            Some(_) => Err(ProtocolError::peer(Rule::TypeHere, chunk.at, u64::from(kind))),
+            None => Ok(None),
+        }
+    }
+
+    fn application<'a>(&mut self, chunk: Chunk<'a>) -> Result<Option<AnswerEvent<'a>>, ProtocolError> {
+        let (id, kind) = (chunk.header.id, chunk.header.kind);
+        let Some(known) = RecordType::from_u8(kind) else {
+            return Ok(None);
+        };
+        if !matches!(known, RecordType::EndRequest | RecordType::Stdout | RecordType::Stderr) {
+            return Err(ProtocolError::peer(Rule::TypeHere, chunk.at, u64::from(kind)));
+        }
+        if !self.active.contains(&id) {
+            return Ok(None);
+        }
+        let empty = chunk.header.content_len == 0;
+        match known {
+            RecordType::Stdout if empty => Ok(Some(AnswerEvent::StdoutEnd { id })),
+            RecordType::Stderr if empty => Ok(Some(AnswerEvent::StderrEnd { id })),
+            RecordType::Stdout if !chunk.bytes.is_empty() => Ok(Some(AnswerEvent::Stdout { id, bytes: chunk.bytes })),
+            RecordType::Stderr if !chunk.bytes.is_empty() => Ok(Some(AnswerEvent::Stderr { id, bytes: chunk.bytes })),
+            RecordType::EndRequest => {
+                if chunk.header.content_len != 8 {
+                    return Err(ProtocolError::peer(Rule::Length, chunk.at, u64::from(chunk.header.content_len)));
+                }
+                self.collect(&chunk);
+                if !chunk.last {
+                    return Ok(None);
+                }
+                let Some(&[a, b, c, d, protocol_status, ..]) = self.discrete.first_chunk::<8>() else {
+                    return Ok(None);
+                };
+                self.active.retain(|&open| open != id);
+                let app_status = u32::from_be_bytes([a, b, c, d]);
+                Ok(Some(AnswerEvent::End { id, app_status, protocol_status }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn collect(&mut self, chunk: &Chunk<'_>) {
+        if chunk.first {
+            self.discrete.clear();
+        }
+        self.discrete.extend_from_slice(chunk.bytes);
+    }
+
+    /// The peer has closed. Inside a record or with a request open that is an error.
+    pub fn eof(&self) -> Result<(), ProtocolError> {
+        self.decoder.finish()?;
+        match self.active.first() {
+            Some(&id) => Err(ProtocolError::peer(Rule::CutOff, self.decoder.offset(), u64::from(id))),
+            None => Ok(()),
+        }
+    }
+}

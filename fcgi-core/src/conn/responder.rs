@@ -1,0 +1,456 @@
+//! The application's side of one connection.
+//!
+//! The driver feeds what it received to [`ResponderConn::receive`] until that gives None, and writes [`ResponderConn::output`]
+//! (management answers, refused requests) between records of its own. Answers are appended to a buffer of the driver's
+//! by [`ResponderConn::stdout`], [`ResponderConn::stderr`] and [`ResponderConn::end`].
+
+use super::table::{after, effect, Effect, Stage};
+use crate::decode::{Chunk, Decoder};
+use crate::encode;
+use crate::limits::Limits;
+use crate::params::{Pairs, Params};
+use crate::record::{ProtocolError, ProtocolStatus, RecordType, Role, Rule, KEEP_CONN};
+
+/// What GET_VALUES is told. Web servers size their pools by it, so it must be true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// Connections served at once.
+    pub max_conns: u32,
+    /// Requests served at once.
+    pub max_reqs: u32,
+    /// Whether interleaved requests on one connection are served.
+    pub multiplexes: bool,
+}
+
+impl Default for Capabilities {
+    /// One worker that takes interleaved requests and serves them one after the other.
+    fn default() -> Capabilities {
+        Capabilities { max_conns: 1, max_reqs: 1, multiplexes: false }
+    }
+}
+
+/// What the peer did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RequestEvent<'a> {
+    /// A request begins.
+    Begin {
+        /// Its id.
+        id: u16,
+        /// What we are asked to be.
+        role: Role,
+        /// Whether the connection stays open after the answer.
+        keep_conn: bool,
+    },
+    /// The params are complete and well-formed: see [`ResponderConn::params`].
+    Params {
+        /// The request.
+        id: u16,
+    },
+    /// A piece of the body.
+    Stdin {
+        /// The request.
+        id: u16,
+        /// The piece, borrowed from the input.
+        bytes: &'a [u8],
+    },
+    /// The body is complete.
+    StdinEnd {
+        /// The request.
+        id: u16,
+    },
+    /// A piece of a filter's data.
+    Data {
+        /// The request.
+        id: u16,
+        /// The piece, borrowed from the input.
+        bytes: &'a [u8],
+    },
+    /// A filter's data is complete.
+    DataEnd {
+        /// The request.
+        id: u16,
+    },
+    /// The web server gave the request up: end it soon, with nothing after.
+    Abort {
+        /// The request.
+        id: u16,
+    },
+    /// An answer of the protocol's own was appended to [`ResponderConn::output`].
+    Managed,
+}
+
+/// What the driver does with the connection after an END_REQUEST.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AfterEnd {
+    /// Keep it for further requests.
+    Keep,
+    /// Close it.
+    Close,
+}
+
+#[derive(Debug)]
+struct Open {
+    id: u16,
+    role: Role,
+    keep_conn: bool,
+    stage: Stage,
+    params: Vec<u8>,
+    params_at: u64,
+    /// Body bytes that CONTENT_LENGTH still announces: lighttpd may withhold the empty STDIN once it is met.
+    body_left: Option<u64>,
+    owes_stdin_end: bool,
+    stderr_used: bool,
+    aborted: bool,
+}
+
+/// The application's side of one connection.
+#[derive(Debug)]
+pub struct ResponderConn {
+    decoder: Decoder,
+    limits: Limits,
+    capabilities: Capabilities,
+    open: Vec<Open>,
+    output: Vec<u8>,
+    /// Content of a discrete record that arrives in parts.
+    discrete: Vec<u8>,
+    /// Memory of former params, used again.
+    spare: Vec<u8>,
+    keep: bool,
+}
+
+impl ResponderConn {
+    /// A connection that was just accepted.
+    pub fn new(limits: Limits, capabilities: Capabilities) -> ResponderConn {
+        ResponderConn {
+            decoder: Decoder::new(),
+            limits,
+            capabilities,
+            open: Vec::new(),
+            output: Vec::new(),
+            discrete: Vec::new(),
+            spare: Vec::new(),
+            keep: true,
+        }
+    }
+
+    /// Ready for another connection; memory is kept.
+    pub fn reset(&mut self) {
+        self.decoder = Decoder::new();
+        self.open.clear();
+        self.output.clear();
+        self.discrete.clear();
+        self.keep = true;
+    }
+
+    /// Answers of the protocol's own, to be written and cleared by the driver.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// How many requests are open.
+    pub fn active(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether the connection stands between requests and records: closing it now loses nothing that was read.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.decoder.at_boundary() && self.output.is_empty()
+    }
+
+    /// Takes the next event from `input`, which is moved on; None when more bytes are needed. After an error the
+    /// connection is to be closed.
+    pub fn receive<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<RequestEvent<'a>>, ProtocolError> {
+        if let Some(at) = self.open.iter().position(|r| r.owes_stdin_end) {
+            return Ok(self.end_stdin(at));
+        }
+        while let Some(chunk) = self.decoder.next(input)? {
+            let event = if chunk.header.id == 0 { self.management(chunk)? } else { self.application(chunk)? };
+            if event.is_some() {
+                return Ok(event);
+            }
+        }
+        Ok(None)
+    }
+
+    fn end_stdin<'a>(&mut self, at: usize) -> Option<RequestEvent<'a>> {
+        let request = self.open.get_mut(at)?;
+        request.owes_stdin_end = false;
+        request.stage = after(Stage::Stdin, request.role);
+        Some(RequestEvent::StdinEnd { id: request.id })
+    }
+
+    fn management<'a>(&mut self, chunk: Chunk<'a>) -> Result<Option<RequestEvent<'a>>, ProtocolError> {
+        match RecordType::from_u8(chunk.header.kind) {
+            Some(RecordType::GetValues) => {
+                let size = usize::from(chunk.header.content_len);
+                if chunk.first && size > self.limits.values_bytes {
+                    return Err(ProtocolError::peer(Rule::ValuesBytes, chunk.at, size as u64));
+                }
+                let Some(content) = gather(&mut self.discrete, &chunk) else {
+                    return Ok(None);
+                };
+                let (limits, capabilities) = (self.limits, self.capabilities);
+                answer_values(content, limits, capabilities, &mut self.output).map_err(|e| at_record(e, chunk.at))?;
+                self.discrete.clear();
+                Ok(Some(RequestEvent::Managed))
+            }
+            // Types of the specification that are no management records.
+            Some(
+                RecordType::BeginRequest
+                | RecordType::AbortRequest
+                | RecordType::EndRequest
+                | RecordType::Params
+                | RecordType::Stdin
+                | RecordType::Stdout
+                | RecordType::Stderr
+                | RecordType::Data,
+            ) => Err(ProtocolError::peer(Rule::RequestId, chunk.at, 0)),
+            Some(RecordType::GetValuesResult | RecordType::UnknownType) => {
+                Err(ProtocolError::peer(Rule::TypeHere, chunk.at, u64::from(chunk.header.kind)))
+            }
+            None if chunk.last => {
+                encode::unknown_type(chunk.header.kind, &mut self.output);
+                Ok(Some(RequestEvent::Managed))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn application<'a>(&mut self, chunk: Chunk<'a>) -> Result<Option<RequestEvent<'a>>, ProtocolError> {
+        let (id, kind) = (chunk.header.id, chunk.header.kind);
+        let Some(known) = RecordType::from_u8(kind) else {
+            return Ok(None);
+        };
+        let Some(at) = self.open.iter().position(|request| request.id == id) else {
+            return match known {
+                RecordType::BeginRequest => self.begin(chunk),
+                RecordType::EndRequest
+                | RecordType::Stdout
+                | RecordType::Stderr
+                | RecordType::GetValuesResult
+                | RecordType::UnknownType => Err(ProtocolError::peer(Rule::TypeHere, chunk.at, u64::from(kind))),
+                // Records of an id that is not active are passed over (3.3).
+                _ => Ok(None),
+            };
+        };
+        let Some(request) = self.open.get_mut(at) else {
+            return Ok(None);
+        };
+        match effect(request.stage, request.role, known) {
+            Effect::Stream if request.stage == Stage::Params => self.params_chunk(at, chunk),
+            Effect::Stream => Ok(body_chunk(request, chunk)),
+            Effect::Abort if chunk.last && !request.aborted => {
+                request.aborted = true;
+                Ok(Some(RequestEvent::Abort { id }))
+            }
+            Effect::Abort | Effect::Ignore => Ok(None),
+            Effect::Fault => Err(ProtocolError::peer(Rule::Order, chunk.at, u64::from(kind))),
+            Effect::WrongSide => Err(ProtocolError::peer(Rule::TypeHere, chunk.at, u64::from(kind))),
+            Effect::Again => Err(ProtocolError::peer(Rule::Duplicate, chunk.at, u64::from(id))),
+        }
+    }
+
+    fn begin<'a>(&mut self, chunk: Chunk<'a>) -> Result<Option<RequestEvent<'a>>, ProtocolError> {
+        let id = chunk.header.id;
+        if chunk.header.content_len != 8 {
+            return Err(ProtocolError::peer(Rule::Length, chunk.at, u64::from(chunk.header.content_len)));
+        }
+        let Some(content) = gather(&mut self.discrete, &chunk) else {
+            return Ok(None);
+        };
+        let Some(&[role1, role0, flags, ..]) = content.first_chunk::<8>() else {
+            return Ok(None);
+        };
+        self.discrete.clear();
+        let keep_conn = flags & KEEP_CONN != 0;
+        self.keep = keep_conn;
+        let refusal = match Role::from_u16(u16::from_be_bytes([role1, role0])) {
+            None => Some(ProtocolStatus::UnknownRole),
+            Some(_) if !self.open.is_empty() && !self.capabilities.multiplexes => Some(ProtocolStatus::CantMpxConn),
+            Some(_) if self.open.len() >= self.limits.active_requests => Some(ProtocolStatus::Overloaded),
+            Some(role) => {
+                let mut params = std::mem::take(&mut self.spare);
+                params.clear();
+                self.open.push(Open {
+                    id,
+                    role,
+                    keep_conn,
+                    stage: Stage::Params,
+                    params,
+                    params_at: chunk.at,
+                    body_left: None,
+                    owes_stdin_end: false,
+                    stderr_used: false,
+                    aborted: false,
+                });
+                return Ok(Some(RequestEvent::Begin { id, role, keep_conn }));
+            }
+        };
+        if let Some(status) = refusal {
+            encode::end_request(id, 0, status, &mut self.output);
+        }
+        Ok(Some(RequestEvent::Managed))
+    }
+
+    fn params_chunk<'a>(&mut self, at: usize, chunk: Chunk<'a>) -> Result<Option<RequestEvent<'a>>, ProtocolError> {
+        let limits = self.limits;
+        let Some(request) = self.open.get_mut(at) else {
+            return Ok(None);
+        };
+        if chunk.header.content_len > 0 {
+            if request.params.is_empty() && chunk.first {
+                request.params_at = chunk.at + crate::record::HEADER_LEN as u64;
+            }
+            // Judged by the announced length, before a byte of it is kept.
+            let wanted = request.params.len()
+                + if chunk.first { usize::from(chunk.header.content_len) } else { chunk.bytes.len() };
+            if wanted > limits.params_bytes {
+                return Err(ProtocolError::peer(Rule::ParamsBytes, chunk.at, wanted as u64));
+            }
+            request.params.extend_from_slice(chunk.bytes);
+            return Ok(None);
+        }
+        for pair in Pairs::with_limits(&request.params, limits) {
+            let (name, value) = pair.map_err(|e| at_record(e, request.params_at))?;
+            if name == b"CONTENT_LENGTH" {
+                request.body_left = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
+            }
+        }
+        request.stage = after(Stage::Params, request.role);
+        // Zero is common and means only that nothing was announced: wait for the empty STDIN as ever.
+        request.body_left = request.body_left.filter(|&left| left > 0);
+        Ok(Some(RequestEvent::Params { id: request.id }))
+    }
+
+    /// The params stream of an open request, checked once the `Params` event was given.
+    pub fn params(&self, id: u16) -> Option<&[u8]> {
+        self.open.iter().find(|request| request.id == id).map(|request| request.params.as_slice())
+    }
+
+    /// Moves the params of an open request out, indexed. `into` is filled; its former memory is kept for the next one.
+    pub fn take_params(&mut self, id: u16, into: &mut Params) -> Result<bool, ProtocolError> {
+        let limits = self.limits;
+        let Some(request) = self.open.iter_mut().find(|request| request.id == id) else {
+            return Ok(false);
+        };
+        let stream = std::mem::take(&mut request.params);
+        self.spare = into.reuse(stream, limits)?;
+        Ok(true)
+    }
+
+    /// Appends STDOUT of a request to `out`; nothing for no bytes.
+    pub fn stdout(&mut self, id: u16, bytes: &[u8], out: &mut Vec<u8>) {
+        encode::stream(RecordType::Stdout, id, bytes, out);
+    }
+
+    /// Appends STDERR of a request to `out`; nothing for no bytes.
+    pub fn stderr(&mut self, id: u16, bytes: &[u8], out: &mut Vec<u8>) {
+        if let Some(request) = self.open.iter_mut().find(|request| request.id == id && !bytes.is_empty()) {
+            request.stderr_used = true;
+        }
+        encode::stream(RecordType::Stderr, id, bytes, out);
+    }
+
+    /// Appends the end of a request to `out`: the ends of its streams and END_REQUEST, to be sent in one write with the last
+    /// of STDOUT. Records of this id that still arrive are passed over. For an id that is not open nothing is appended.
+    pub fn end(&mut self, id: u16, app_status: u32, status: ProtocolStatus, out: &mut Vec<u8>) -> AfterEnd {
+        if let Some(at) = self.open.iter().position(|request| request.id == id) {
+            let request = self.open.swap_remove(at);
+            if request.stderr_used {
+                encode::stream_end(RecordType::Stderr, id, out);
+            }
+            encode::stream_end(RecordType::Stdout, id, out);
+            encode::end_request(id, app_status, status, out);
+            self.keep = request.keep_conn;
+            if request.params.capacity() > self.spare.capacity() {
+                self.spare = request.params;
+            }
+        }
+        if self.keep || !self.open.is_empty() {
+            AfterEnd::Keep
+        } else {
+            AfterEnd::Close
+        }
+    }
+
+    /// Whether the peer has said all it has to say for this request, so that nothing unread is left when we close.
+    pub fn is_complete(&self, id: u16) -> bool {
+        self.open.iter().find(|request| request.id == id).is_none_or(|request| request.stage == Stage::Complete)
+    }
+
+    /// The peer has closed. Inside a record or a request that is an error; the open requests are to be given up.
+    pub fn eof(&self) -> Result<(), ProtocolError> {
+        self.decoder.finish()?;
+        match self.open.iter().find(|request| request.stage != Stage::Complete) {
+            Some(request) => Err(ProtocolError::peer(Rule::CutOff, self.decoder.offset(), u64::from(request.id))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The whole content of a discrete record, borrowed where it came in one piece; None until it is complete.
+fn gather<'b>(buffer: &'b mut Vec<u8>, chunk: &Chunk<'b>) -> Option<&'b [u8]> {
+    if chunk.first && chunk.last {
+        return Some(chunk.bytes);
+    }
+    if chunk.first {
+        buffer.clear();
+    }
+    buffer.extend_from_slice(chunk.bytes);
+    chunk.last.then_some(buffer.as_slice())
+}
+
+/// An error inside a record's content, moved to its place in the stream.
+fn at_record(error: ProtocolError, record_at: u64) -> ProtocolError {
+    ProtocolError { offset: error.offset + record_at, ..error }
+}
+
+fn body_chunk<'a>(request: &mut Open, chunk: Chunk<'a>) -> Option<RequestEvent<'a>> {
+    let id = request.id;
+    let is_stdin = request.stage == Stage::Stdin;
+    if chunk.header.content_len == 0 {
+        request.stage = after(request.stage, request.role);
+        return Some(if is_stdin { RequestEvent::StdinEnd { id } } else { RequestEvent::DataEnd { id } });
+    }
+    if chunk.bytes.is_empty() {
+        return None;
+    }
+    if is_stdin {
+        if let Some(left) = request.body_left.as_mut() {
+            *left = left.saturating_sub(chunk.bytes.len() as u64);
+            // More than announced in this record is the peer's affair: the stream then ends with its empty record.
+            request.owes_stdin_end = *left == 0 && chunk.last;
+            if *left == 0 {
+                request.body_left = None;
+            }
+        }
+        Some(RequestEvent::Stdin { id, bytes: chunk.bytes })
+    } else {
+        Some(RequestEvent::Data { id, bytes: chunk.bytes })
+    }
+}
+
+fn answer_values(
+    content: &[u8],
+    limits: Limits,
+    capabilities: Capabilities,
+    out: &mut Vec<u8>,
+) -> Result<(), ProtocolError> {
+    let (conns, reqs) = (capabilities.max_conns.to_string(), capabilities.max_reqs.to_string());
+    let known: [(&[u8], &[u8]); 3] = [
+        (b"FCGI_MAX_CONNS", conns.as_bytes()),
+        (b"FCGI_MAX_REQS", reqs.as_bytes()),
+        (b"FCGI_MPXS_CONNS", if capabilities.multiplexes { b"1" } else { b"0" }),
+    ];
+    let mut asked = Vec::with_capacity(known.len());
+    for pair in Pairs::with_limits(content, limits) {
+        let (name, _) = pair.map_err(|e| at_record(e, crate::record::HEADER_LEN as u64))?;
+        if let Some(row) = known.iter().find(|row| row.0 == name) {
+            // A name that is asked twice is answered once.
+            if !asked.contains(row) {
+                asked.push(*row);
+            }
+        }
+    }
+    encode::get_values_result(&asked, out)
+}

@@ -1,0 +1,389 @@
+//! Listening sockets: bound once, by the manager, and kept until its end.
+//!
+//! All or nothing: every address is tried, every fault is reported, and on any fault nothing stays bound. A unix socket has a
+//! lock file beside it (`PATH.lock`), held by the manager alone: who can take the lock of a socket that has one knows that its
+//! manager is gone, even while a last worker of it still finishes a request on the old socket.
+
+use super::options::PoolOptions;
+use crate::address::{Address, ResolveError};
+use crate::error::{Code, Coded};
+use crate::sys::net::{self, SockAddr};
+use crate::sys::{fd, poll, process, time, users, SysError};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// How long a TCP port is waited for that the last workers of a dead manager still hold.
+const PORT_PATIENCE_MS: u64 = 2000;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// It does not parse.
+    #[error(transparent)]
+    Address(#[from] crate::address::AddressError),
+    /// Its name does not resolve.
+    #[error("cannot listen on {address}: {source}")]
+    Resolve {
+        /// The address.
+        address: String,
+        /// The reason.
+        source: ResolveError,
+    },
+    /// A live server has it.
+    #[error("cannot listen on {address}: a live server already listens there{}", who(.pid))]
+    InUse {
+        /// The address.
+        address: String,
+        /// Its process, if the system says.
+        pid: Option<i32>,
+    },
+    /// The path is there and is no socket.
+    #[error("cannot listen on {address}: the path exists and is not a socket")]
+    NotASocket {
+        /// The address.
+        address: String,
+    },
+    /// The folder is missing or closed to us.
+    #[error("cannot listen on {address}: folder {}: {source}", folder.display())]
+    Folder {
+        /// The address.
+        address: String,
+        /// The folder.
+        folder: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A user or group of an option is unknown.
+    #[error("there is no {what} {name:?}")]
+    Unknown {
+        /// `user` or `group`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A descriptor is not a listening socket.
+    #[error("{address} is not a listening socket{}", reason(.source))]
+    Descriptor {
+        /// The address.
+        address: String,
+        /// The reason, if a call failed.
+        source: Option<SysError>,
+    },
+    /// No address was given, and descriptor 0 is no listening socket.
+    #[error("no address to listen on: give --listen, or pass a listening socket as descriptor 0")]
+    Nothing,
+    /// A call failed.
+    #[error("cannot listen on {address}: {source}")]
+    Sys {
+        /// The address.
+        address: String,
+        /// The call and its reason.
+        source: SysError,
+    },
+}
+
+fn who(pid: &Option<i32>) -> String {
+    pid.map_or(String::new(), |pid| format!(" (process {pid})"))
+}
+
+fn reason(source: &Option<SysError>) -> String {
+    source.as_ref().map_or(String::new(), |source| format!(": {source}"))
+}
+
+impl Coded for ListenError {
+    fn code(&self) -> Code {
+        match self {
+            ListenError::Address(_) => Code::InvalidAddress,
+            ListenError::Resolve { source, .. } => source.code(),
+            ListenError::InUse { .. } => Code::AddressInUse,
+            ListenError::NotASocket { .. } | ListenError::Sys { .. } => Code::BindFailed,
+            ListenError::Folder { .. } => Code::SocketFolder,
+            ListenError::Unknown { .. } => Code::InvalidOption,
+            ListenError::Descriptor { .. } | ListenError::Nothing => Code::InvalidDescriptor,
+        }
+    }
+}
+
+/// A socket that listens. Dropping it closes it; the socket file goes only by [`Listener::remove_file`].
+pub struct Listener {
+    /// The descriptor.
+    pub fd: OwnedFd,
+    /// As it was asked for.
+    pub address: String,
+    /// Where it is bound, if the system says.
+    pub bound: Option<SockAddr>,
+    file: Option<SocketFile>,
+}
+
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+    lock: PathBuf,
+    _held: File,
+    owner: u32,
+}
+
+impl Listener {
+    /// Removes the socket file and its lock, if they are still the ones that this process made.
+    pub fn remove_file(&mut self) {
+        let Some(file) = self.file.take() else {
+            return;
+        };
+        if file.owner != std::process::id() {
+            return;
+        }
+        if net::file_identity(&file.path).ok() == Some(file.identity) {
+            // Nothing to be done where it fails: the next start finds it stale.
+            let _ = std::fs::remove_file(&file.path);
+            let _ = std::fs::remove_file(&file.lock);
+        }
+    }
+
+    /// How the socket is named for SERVER_STARTER_PORT.
+    pub fn starter_name(&self) -> String {
+        match &self.bound {
+            Some(SockAddr::Inet(addr)) => addr.to_string(),
+            Some(SockAddr::Unix(path)) => path.display().to_string(),
+            None => self.address.clone(),
+        }
+    }
+}
+
+/// Opens all that the options ask for, or reports every fault.
+pub fn open_all(options: &PoolOptions) -> Result<Vec<Listener>, Vec<ListenError>> {
+    let mut open = Vec::new();
+    let mut faults = Vec::new();
+    if options.listen.is_empty() {
+        match inherited(0, "fd:0") {
+            Ok(listener) => open.push(listener),
+            Err(_) => faults.push(ListenError::Nothing),
+        }
+    }
+    for text in &options.listen {
+        match Address::parse(text).map_err(ListenError::from).and_then(|address| open_one(&address, options)) {
+            Ok(mut listeners) => open.append(&mut listeners),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if faults.is_empty() {
+        return Ok(open);
+    }
+    for listener in &mut open {
+        listener.remove_file();
+    }
+    Err(faults)
+}
+
+fn open_one(address: &Address, options: &PoolOptions) -> Result<Vec<Listener>, ListenError> {
+    match address {
+        Address::Fd(number) => Ok(vec![inherited(*number, &address.to_string())?]),
+        Address::Systemd(name) => from_systemd(name),
+        Address::Unix(path) => Ok(vec![bind_unix(path, options)?]),
+        Address::Tcp { .. } => {
+            let name = address.to_string();
+            let found = address.to_listen().map_err(|source| ListenError::Resolve { address: name.clone(), source })?;
+            // A name with several addresses (localhost) is bound on the first.
+            let first = found.first().ok_or(ListenError::Nothing)?;
+            Ok(vec![bind_tcp(&name, first, options)?])
+        }
+    }
+}
+
+/// Takes a descriptor that was passed to this process; it stays open at its number too.
+#[allow(unsafe_code)] // a number becomes a descriptor here
+pub fn inherited(number: i32, name: &str) -> Result<Listener, ListenError> {
+    let wrong = |source| ListenError::Descriptor { address: name.to_owned(), source };
+    if !fd::is_open(number) {
+        return Err(wrong(None));
+    }
+    // SAFETY: open, as just checked; it is only borrowed, for the copy.
+    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+    match net::is_listening(borrowed) {
+        Ok(true) => {}
+        Ok(false) => return Err(wrong(None)),
+        Err(error) => return Err(wrong(Some(error))),
+    }
+    let copy = fd::duplicate(borrowed, 3).map_err(|error| wrong(Some(error)))?;
+    let bound = net::local_address(copy.as_fd()).ok().flatten();
+    Ok(Listener { fd: copy, address: name.to_owned(), bound, file: None })
+}
+
+fn from_systemd(name: &str) -> Result<Vec<Listener>, ListenError> {
+    let missing = || ListenError::Descriptor { address: format!("systemd:{name}"), source: None };
+    let var = |key| std::env::var(key).unwrap_or_default();
+    let own = var("LISTEN_PID").parse::<i32>().is_ok_and(|pid| pid == process::pid());
+    let count = var("LISTEN_FDS").parse::<i32>().unwrap_or(0);
+    if !own || count <= 0 || count > 1024 {
+        return Err(missing());
+    }
+    let names = var("LISTEN_FDNAMES");
+    let mut names = names.split(':');
+    let mut found = Vec::new();
+    for number in 3..3 + count {
+        let this = names.next().unwrap_or("unknown");
+        if name == "*" || this == name {
+            found.push(inherited(number, &format!("systemd:{this}"))?);
+        }
+    }
+    if found.is_empty() {
+        return Err(missing());
+    }
+    Ok(found)
+}
+
+fn backlog(options: &PoolOptions) -> i32 {
+    i32::try_from(options.backlog).unwrap_or(i32::MAX)
+}
+
+fn bind_tcp(name: &str, addr: &SockAddr, options: &PoolOptions) -> Result<Listener, ListenError> {
+    let fail = |source| ListenError::Sys { address: name.to_owned(), source };
+    let patience = time::monotonic_ms() + PORT_PATIENCE_MS;
+    loop {
+        let socket = net::stream_socket(addr).map_err(fail)?;
+        let result = net::bind(socket.as_fd(), addr).and_then(|()| net::listen(socket.as_fd(), backlog(options)));
+        match result {
+            Ok(()) => {
+                let bound = net::local_address(socket.as_fd()).ok().flatten();
+                return Ok(Listener { fd: socket, address: name.to_owned(), bound, file: None });
+            }
+            Err(error) if error.errno() == libc::EADDRINUSE => {
+                if time::monotonic_ms() >= patience {
+                    return Err(ListenError::InUse { address: name.to_owned(), pid: None });
+                }
+                // The workers of a manager that was KILLed leave within a moment.
+                let _ = poll::poll(&mut [], 50);
+            }
+            Err(error) => return Err(fail(error)),
+        }
+    }
+}
+
+fn bind_unix(path: &Path, options: &PoolOptions) -> Result<Listener, ListenError> {
+    let name = format!("unix:{}", path.display());
+    let addr = SockAddr::Unix(path.to_owned());
+    let fail = |source| ListenError::Sys { address: name.clone(), source };
+    let folder_fault = |source| ListenError::Folder {
+        address: name.clone(),
+        folder: path.parent().unwrap_or(Path::new("/")).to_owned(),
+        source,
+    };
+    let owner = match options.socket_owner.as_str() {
+        "" => u32::MAX,
+        who => users::user(who).ok_or_else(|| ListenError::Unknown { what: "user", name: who.to_owned() })?.uid,
+    };
+    let group = match options.socket_group.as_str() {
+        "" => u32::MAX,
+        who => users::group(who).ok_or_else(|| ListenError::Unknown { what: "group", name: who.to_owned() })?,
+    };
+
+    let lock_path = PathBuf::from(format!("{}.lock", path.display()));
+    let had_lock = lock_path.exists();
+    let lock = take_lock(&lock_path).map_err(folder_fault)?;
+    let Some(lock) = lock else {
+        return Err(ListenError::InUse { address: name, pid: live_server(&addr).flatten() });
+    };
+    let give_back = |fault| {
+        if !had_lock {
+            let _ = std::fs::remove_file(&lock_path);
+        }
+        fault
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(give_back(folder_fault(error))),
+        Ok(meta) => {
+            use std::os::unix::fs::FileTypeExt;
+            if !meta.file_type().is_socket() {
+                return Err(give_back(ListenError::NotASocket { address: name }));
+            }
+            // With a lock beside it that nobody held, its manager is dead; else ask whoever may live there.
+            if !had_lock {
+                if let Some(pid) = live_server(&addr) {
+                    return Err(give_back(ListenError::InUse { address: name, pid }));
+                }
+            }
+            std::fs::remove_file(path).map_err(|e| give_back(folder_fault(e)))?;
+        }
+    }
+
+    let socket = net::stream_socket(&addr).map_err(fail)?;
+    // Nobody may connect before mode and owner are right.
+    let mask = process::umask(0o177);
+    let bound = net::bind(socket.as_fd(), &addr);
+    process::umask(mask);
+    if let Err(error) = bound {
+        return Err(give_back(match error.errno() {
+            libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EROFS => folder_fault(error.source),
+            _ => fail(error),
+        }));
+    }
+    let identity = net::file_identity(path).unwrap_or((0, 0));
+    let file = SocketFile { path: path.to_owned(), identity, lock: lock_path, _held: lock, owner: std::process::id() };
+    let mut listener = Listener { fd: socket, address: name.clone(), bound: Some(addr), file: Some(file) };
+    let mode = options.socket_mode.0.unwrap_or(0o777 & !mask);
+    let ready = set_mode(path, mode)
+        .and_then(|()| {
+            if (owner, group) == (u32::MAX, u32::MAX) {
+                Ok(())
+            } else {
+                process::chown(path, owner, group).map_err(|source| named("chown", path, source))
+            }
+        })
+        .and_then(|()| net::listen(listener.fd.as_fd(), backlog(options)));
+    if let Err(error) = ready {
+        listener.remove_file();
+        return Err(fail(error));
+    }
+    Ok(listener)
+}
+
+fn named(call: &'static str, path: &Path, source: io::Error) -> SysError {
+    SysError { call, subject: path.display().to_string(), source }
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), SysError> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|source| named("chmod", path, source))
+}
+
+/// Opens and locks the lock file; None if another manager holds it. Looks again if it was removed meanwhile.
+fn take_lock(path: &Path) -> io::Result<Option<File>> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    for _ in 0..10 {
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+            .open(path)?;
+        if !process::try_lock(&file).map_err(|e| e.source)? {
+            return Ok(None);
+        }
+        let mine = file.metadata()?;
+        if std::fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (mine.dev(), mine.ino())) {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether somebody listens on a unix socket: None if not, else its process if known.
+#[allow(clippy::option_option)] // live or not, and then known or not
+fn live_server(addr: &SockAddr) -> Option<Option<i32>> {
+    let socket = net::stream_socket(addr).ok()?;
+    match net::connect(socket.as_fd(), addr) {
+        Ok(_) => Some(net::peer_credentials(socket.as_fd()).ok().map(|c| c.0)),
+        // A full backlog is alive enough.
+        Err(error) if error.errno() == libc::EAGAIN => Some(None),
+        Err(_) => None,
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.fd.as_raw_fd()
+    }
+}

@@ -1,0 +1,638 @@
+//! The one option table. Flags, TOML keys, environment names, C setters, binding keywords and docs/options.md are made
+//! from it; nothing else knows an option's name, type, default or text.
+
+use crate::error::{Code, Coded};
+use crate::units::{format_duration_ms, format_size, parse_duration_ms, parse_size};
+use std::fmt;
+
+/// A wrong option: which, what was given, and why it is wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OptionFault {
+    /// The option's name as it was given.
+    pub option: String,
+    /// The value that was given; empty where the fault is not in one value.
+    pub value: String,
+    /// What is wrong and what would be right.
+    pub reason: String,
+    /// Its place in the error table.
+    pub code: Code,
+}
+
+impl fmt::Display for OptionFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.value.is_empty() {
+            write!(f, "{}: {}", self.option, self.reason)
+        } else {
+            write!(f, "{}: {:?}: {}", self.option, self.value, self.reason)
+        }
+    }
+}
+
+impl std::error::Error for OptionFault {}
+
+impl Coded for OptionFault {
+    fn code(&self) -> Code {
+        self.code
+    }
+}
+
+/// How a value is written.
+trait Value: Sized {
+    const KIND: &'static str;
+    /// A list takes several; setting it again adds.
+    const LIST: bool = false;
+    fn parse(text: &str) -> Result<Self, String>;
+    fn show(&self) -> String;
+    fn set(&mut self, text: &str) -> Result<(), String> {
+        *self = Self::parse(text)?;
+        Ok(())
+    }
+}
+
+/// Milliseconds.
+pub type Ms = u64;
+
+/// A size in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Bytes(pub u64);
+
+/// A duration in milliseconds, as the table has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Duration(pub Ms);
+
+/// File permission bits, written in octal; none where the system's default is to stay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Octal(pub Option<u32>);
+
+impl Value for Duration {
+    const KIND: &'static str = "duration";
+    fn parse(text: &str) -> Result<Self, String> {
+        parse_duration_ms(text).map(Duration).map_err(|e| e.to_string())
+    }
+    fn show(&self) -> String {
+        format_duration_ms(self.0)
+    }
+}
+
+impl Value for Bytes {
+    const KIND: &'static str = "size";
+    fn parse(text: &str) -> Result<Self, String> {
+        parse_size(text).map(Bytes).map_err(|e| e.to_string())
+    }
+    fn show(&self) -> String {
+        format_size(self.0)
+    }
+}
+
+impl Value for u32 {
+    const KIND: &'static str = "count";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.trim().parse().map_err(|_| "expected a whole number, 0 or more".to_owned())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for u64 {
+    const KIND: &'static str = "count";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.trim().parse().map_err(|_| "expected a whole number, 0 or more".to_owned())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for i32 {
+    const KIND: &'static str = "number";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.trim().parse().map_err(|_| "expected a whole number".to_owned())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for f64 {
+    const KIND: &'static str = "factor";
+    fn parse(text: &str) -> Result<Self, String> {
+        text.trim().parse().ok().filter(|f: &f64| f.is_finite()).ok_or_else(|| "expected a number like 1.5".to_owned())
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for bool {
+    const KIND: &'static str = "yes or no";
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "1" | "yes" | "true" | "on" | "" => Ok(true),
+            "0" | "no" | "false" | "off" => Ok(false),
+            _ => Err("expected yes or no".to_owned()),
+        }
+    }
+    fn show(&self) -> String {
+        if *self { "yes" } else { "no" }.to_owned()
+    }
+}
+
+impl Value for String {
+    const KIND: &'static str = "text";
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.contains('\0') {
+            return Err("contains a NUL byte".to_owned());
+        }
+        Ok(text.to_owned())
+    }
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Value for Vec<String> {
+    const KIND: &'static str = "list";
+    const LIST: bool = true;
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+    }
+    fn show(&self) -> String {
+        self.join(",")
+    }
+    fn set(&mut self, text: &str) -> Result<(), String> {
+        self.extend(Self::parse(text)?);
+        Ok(())
+    }
+}
+
+impl Value for Vec<i32> {
+    const KIND: &'static str = "list of numbers";
+    const LIST: bool = true;
+    fn parse(text: &str) -> Result<Self, String> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(|part| part.parse().map_err(|_| format!("{part:?} is not a number"))).collect()
+    }
+    fn show(&self) -> String {
+        self.iter().map(i32::to_string).collect::<Vec<_>>().join(",")
+    }
+    fn set(&mut self, text: &str) -> Result<(), String> {
+        self.extend(Self::parse(text)?);
+        Ok(())
+    }
+}
+
+impl Value for Octal {
+    const KIND: &'static str = "octal";
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Octal(None));
+        }
+        let bits = u32::from_str_radix(text.trim_start_matches("0o"), 8).ok().filter(|bits| *bits <= 0o7777);
+        bits.map(|bits| Octal(Some(bits))).ok_or_else(|| "expected permission bits in octal, like 0660".to_owned())
+    }
+    fn show(&self) -> String {
+        self.0.map_or(String::new(), |bits| format!("{bits:04o}"))
+    }
+}
+
+macro_rules! choice {
+    ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $vdoc:literal])+ $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum $name { $($(#[doc = $vdoc])+ $variant),+ }
+        impl Value for $name {
+            const KIND: &'static str = concat!($($text, " "),+);
+            fn parse(text: &str) -> Result<Self, String> {
+                match text { $($text => Ok($name::$variant),)+
+                    _ => Err(format!("expected one of: {}", Self::KIND.trim())) }
+            }
+            fn show(&self) -> String { match self { $($name::$variant => $text),+ }.to_owned() }
+        }
+    };
+}
+
+choice! {
+    /// How many workers there are.
+    Sizing {
+        /// Always `workers`.
+        Static = "static",
+        /// Between `min_workers` and `max_workers`, by idle workers and listen queue.
+        Dynamic = "dynamic",
+        /// None until somebody waits, up to `max_workers`.
+        Ondemand = "ondemand",
+    }
+}
+choice! {
+    /// How a worker becomes ready.
+    Ready {
+        /// By saying so; a command that cannot is ready once it has lived for `alive_after`.
+        Auto = "auto",
+        /// Only by saying so.
+        Said = "said",
+        /// By living for `alive_after`.
+        Alive = "alive",
+    }
+}
+choice! {
+    /// How a foreign command is made to cooperate.
+    Cooperate {
+        /// libfcgiguard_worker.so is preloaded into it.
+        Preload = "preload",
+        /// It is only observed.
+        Observe = "observe",
+        /// As observe, and TERM is all it gets.
+        None = "none",
+    }
+}
+choice! {
+    /// What is done when workers die again and again.
+    OnTrouble {
+        /// Try again, ever more slowly.
+        Retry = "retry",
+        /// Replace all workers, then leave the pool in peace for the grace time.
+        Restart = "restart",
+        /// Start nobody until a reload or a scale.
+        Hold = "hold",
+        /// End the manager.
+        Exit = "exit",
+    }
+}
+choice! {
+    /// What is done with what workers write to descriptors 1 and 2.
+    Output {
+        /// It goes where the manager's own goes.
+        Inherit = "inherit",
+        /// It is taken line by line into the manager's log, with pid and generation.
+        Capture = "capture",
+    }
+}
+choice! {
+    /// How the log is written.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+        /// With the priorities that the journal reads.
+        Journal = "journal",
+    }
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionSpec {
+    /// Name, with underscores; dashes are taken as well.
+    pub name: &'static str,
+    /// How a value is written: a kind, or its choices.
+    pub kind: &'static str,
+    /// Default, as a person would write it.
+    pub default: &'static str,
+    /// What it does, in a sentence or two.
+    pub text: &'static str,
+    /// Whether it may be given several times.
+    pub list: bool,
+}
+
+macro_rules! options {
+    ($($name:ident : $type:ty = $default:literal, $text:literal;)+) => {
+        /// The table.
+        pub static OPTIONS: &[OptionSpec] = &[$(OptionSpec {
+            name: stringify!($name),
+            kind: <$type as Value>::KIND,
+            default: $default,
+            text: $text,
+            list: <$type as Value>::LIST,
+        },)+];
+
+        /// The options of one pool, typed.
+        #[derive(Clone, Debug)]
+        pub struct PoolOptions { $(#[doc = $text] pub $name: $type,)+ }
+
+        impl PoolOptions {
+            fn set_known(&mut self, name: &str, value: &str) -> Option<Result<(), String>> {
+                match name { $(stringify!($name) => Some(Value::set(&mut self.$name, value)),)+ _ => None }
+            }
+
+            /// The value of an option as a person would write it; None if there is no such option.
+            pub fn get(&self, name: &str) -> Option<String> {
+                match name.replace('-', "_").as_str() { $(stringify!($name) => Some(self.$name.show()),)+ _ => None }
+            }
+
+            fn defaults() -> Result<PoolOptions, String> {
+                Ok(PoolOptions { $($name: <$type as Value>::parse($default)?,)+ })
+            }
+        }
+    };
+}
+
+options! {
+    name: String = "pool", "Name of the pool in log and status.";
+    listen: Vec<String> = "", "Addresses to listen on: unix:/path, /path, host:port, :port, [v6]:port, fd:N, systemd:NAME. Without any, descriptor 0 if it is a listening socket.";
+    backlog: u32 = "511", "Length of the listen queue that is asked for; the kernel cuts it to net.core.somaxconn.";
+    socket_mode: Octal = "", "Permission bits of unix sockets, in octal.";
+    socket_owner: String = "", "User that unix sockets belong to.";
+    socket_group: String = "", "Group that unix sockets belong to.";
+
+    workers: u32 = "4", "Workers of a static pool, and the first number of a dynamic one.";
+    sizing: Sizing = "static", "How the number of workers is found.";
+    min_workers: u32 = "1", "Fewest workers of a dynamic pool.";
+    max_workers: u32 = "0", "Most workers of a dynamic or ondemand pool; 0 means `workers`.";
+    min_spare: u32 = "1", "A dynamic pool grows while fewer workers than this are idle, or somebody waits in the queue.";
+    max_spare: u32 = "3", "A dynamic pool shrinks while more workers than this are idle.";
+    idle_timeout: Duration = "10s", "An idle worker above what is needed leaves after so long.";
+
+    ready: Ready = "auto", "How a worker becomes ready.";
+    alive_after: Duration = "1s", "A worker that can say nothing counts as ready when it has lived so long.";
+    start_timeout: Duration = "60s", "A worker that is not ready after so long is a failed start.";
+    cooperate: Cooperate = "preload", "How a foreign command is made to cooperate.";
+
+    max_requests: u64 = "0", "A worker is replaced after so many requests; 0 is never.";
+    max_lifetime: Duration = "0", "A worker is replaced after so long; 0 is never.";
+    max_memory: Bytes = "0", "A worker is replaced when it uses so much memory in `memory_samples` samples in a row; 0 is never.";
+    memory_samples: u32 = "3", "Samples in a row that count as too much memory.";
+    sample_interval: Duration = "1s", "How often scoreboard, queue and memory are looked at.";
+    jitter: u32 = "10", "Spread of max_requests and max_lifetime in percent, so that workers are not all replaced at once.";
+
+    request_timeout: Duration = "0", "A request that takes longer gets its worker `request_signal`; 0 is never. The worker may extend it.";
+    request_signal: String = "TERM", "Signal to the worker of a request that takes too long; one that writes a stack is best.";
+    request_kill_after: Duration = "2s", "KILL follows so long after it.";
+    request_timeout_only_queued: bool = "no", "Only when somebody waits in the listen queue.";
+
+    stop_timeout: Duration = "30s", "A worker that is asked to leave and has not after so long is KILLed.";
+    stop_signal: String = "TERM", "Signal that asks a worker to leave that does not cooperate.";
+    drain_repeat: Duration = "250ms", "How often a worker is asked again while it has not left.";
+
+    max_surge: u32 = "1", "How many workers above the pool's size a reload may start at a time.";
+    canary_time: Duration = "0", "How long the first new worker of a reload must live after it is ready before the others follow.";
+    reload_timeout: Duration = "0", "A reload that has not ended after so long is given up; 0 is never.";
+
+    restart_delay: Duration = "100ms", "First delay when a worker dies before it is ready.";
+    restart_factor: f64 = "1.5", "Each further such death multiplies the delay by this.";
+    restart_delay_max: Duration = "30s", "The delay does not grow beyond.";
+    give_up_after: u32 = "0", "Failed starts in a row after which `on_crash` is done; 0 is never.";
+    on_crash: OnTrouble = "retry", "What is done after `give_up_after` failed starts in a row.";
+    give_up_code: i32 = "1", "Exit code of the manager when it gives up.";
+    fatal_codes: Vec<i32> = "", "Exit codes of a worker that end the pool at once, with that code.";
+    max_failures: u32 = "0", "So many failures of workers within `failure_window` are too many; 0 is never.";
+    failure_window: Duration = "90s", "See `max_failures`.";
+    failure_action: OnTrouble = "restart", "What is done when there are too many.";
+    failure_grace: Duration = "30s", "No failure is counted for so long after it.";
+
+    self_probe: Duration = "0", "How often the manager probes its own socket; 0 is never.";
+    self_probe_timeout: Duration = "5s", "No answer in so long is silence, unless every worker is busy.";
+
+    control: String = "", "Address of the control socket (unix:/path).";
+    control_mode: Octal = "0600", "Permission bits of the control socket.";
+    control_users: Vec<String> = "", "Users besides root and the manager's own that may command.";
+    control_readers: Vec<String> = "", "Users that may read the status.";
+
+    pidfile: String = "", "File that gets the manager's process id; removed at the end.";
+    user: String = "", "User that workers run as.";
+    group: String = "", "Group that workers run as; the user's own if not given.";
+    umask: Octal = "", "File mode mask of workers, in octal.";
+    chroot: String = "", "Root folder of workers.";
+    chdir: String = "", "Working folder of workers.";
+    env: Vec<String> = "", "NAME=VALUE for workers; may be given several times.";
+    clear_env: bool = "no", "Workers get only PATH and what `env` says.";
+    rlimit_nofile: u64 = "0", "Limit of open descriptors of workers; 0 leaves it alone.";
+    rlimit_core: Bytes = "0", "Limit of core files of workers; 0 leaves it alone.";
+    rlimit_as: Bytes = "0", "Limit of address space of workers; 0 leaves it alone.";
+    nice: i32 = "0", "Niceness added for workers.";
+    no_new_privs: bool = "no", "Workers and their children can gain no rights (set-uid programs do not work).";
+
+    watch: Vec<String> = "", "Files whose change reloads the pool.";
+    watch_debounce: Duration = "1s", "A changed file must have been quiet for so long.";
+    output: Output = "inherit", "What is done with what workers print.";
+    log_format: LogFormat = "text", "How the log is written.";
+    signals: Vec<String> = "TERM=drain,INT=drain,QUIT=quit,HUP=reload,USR2=upgrade,USR1=reopen,TTIN=more,TTOU=fewer", "What the manager does on which signal.";
+}
+
+impl Default for PoolOptions {
+    fn default() -> PoolOptions {
+        match PoolOptions::defaults() {
+            Ok(options) => options,
+            // A test walks the table, so this is never reached; aborting beats running with other options than documented.
+            Err(_) => std::process::abort(),
+        }
+    }
+}
+
+/// The environment's name of an option: `FCGIGUARD_MAX_REQUESTS`.
+pub fn env_name(option: &str) -> String {
+    format!("FCGIGUARD_{}", option.to_uppercase().replace('-', "_"))
+}
+
+impl PoolOptions {
+    /// Sets an option from text. A list option is added to.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), OptionFault> {
+        let known = name.replace('-', "_");
+        let fault = |reason, code| OptionFault { option: name.to_owned(), value: value.to_owned(), reason, code };
+        if known == "signals" {
+            // The table is replaced, not added to: a signal left out keeps its system default.
+            self.signals.clear();
+        }
+        match self.set_known(&known, value) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(reason)) => Err(fault(reason, Code::InvalidOption)),
+            None => {
+                let near = nearest(&known).map_or(String::new(), |near| format!("; did you mean {near}?"));
+                Err(OptionFault {
+                    value: String::new(),
+                    ..fault(format!("there is no such option{near}"), Code::UnknownOption)
+                })
+            }
+        }
+    }
+
+    /// Everything that is wrong with these options taken together, all at once.
+    pub fn validate(&self) -> Vec<OptionFault> {
+        let mut faults = Vec::new();
+        let mut fault = |option: &str, value: String, reason: &str, code| {
+            faults.push(OptionFault { option: option.to_owned(), value, reason: reason.to_owned(), code });
+        };
+        if self.workers == 0 && self.sizing == Sizing::Static {
+            fault("workers", "0".into(), "a static pool needs at least 1 worker", Code::InvalidOption);
+        }
+        if self.workers > MAX_WORKERS {
+            fault("workers", self.workers.to_string(), "at most 10000", Code::InvalidOption);
+        }
+        if self.max_workers > MAX_WORKERS {
+            fault("max_workers", self.max_workers.to_string(), "at most 10000", Code::InvalidOption);
+        }
+        if self.sizing == Sizing::Dynamic {
+            if self.min_workers == 0 {
+                fault(
+                    "min_workers",
+                    "0".into(),
+                    "a dynamic pool keeps at least 1 worker; see sizing=ondemand",
+                    Code::InvalidOption,
+                );
+            }
+            if self.min_workers > self.most_workers() {
+                fault("min_workers", self.min_workers.to_string(), "more than max_workers", Code::ConflictingOptions);
+            }
+            if self.min_spare > self.max_spare {
+                fault("min_spare", self.min_spare.to_string(), "more than max_spare", Code::ConflictingOptions);
+            }
+        }
+        if self.sizing == Sizing::Ondemand && self.most_workers() == 0 {
+            fault("max_workers", "0".into(), "an ondemand pool needs max_workers or workers", Code::InvalidOption);
+        }
+        if self.max_surge == 0 {
+            fault("max_surge", "0".into(), "a reload needs room for at least 1 new worker", Code::InvalidOption);
+        }
+        if self.restart_factor < 1.0 {
+            fault("restart_factor", self.restart_factor.to_string(), "at least 1", Code::InvalidOption);
+        }
+        if self.sample_interval.0 < 10 {
+            fault("sample_interval", self.sample_interval.show(), "at least 10ms", Code::InvalidOption);
+        }
+        if self.drain_repeat.0 < 10 {
+            fault("drain_repeat", self.drain_repeat.show(), "at least 10ms", Code::InvalidOption);
+        }
+        if self.jitter > 90 {
+            fault("jitter", self.jitter.to_string(), "at most 90 percent", Code::InvalidOption);
+        }
+        for (option, text) in [("request_signal", &self.request_signal), ("stop_signal", &self.stop_signal)] {
+            if signal_number(text).is_none() {
+                fault(option, text.clone(), "not a signal's name", Code::InvalidOption);
+            }
+        }
+        for entry in &self.signals {
+            if parse_signal_entry(entry).is_none() {
+                fault(
+                    "signals",
+                    entry.clone(),
+                    "expected SIGNAL=drain|quit|reload|upgrade|reopen|more|fewer|ignore",
+                    Code::InvalidOption,
+                );
+            }
+        }
+        for entry in &self.env {
+            if entry.find('=').is_none_or(|at| at == 0) {
+                fault("env", entry.clone(), "expected NAME=VALUE", Code::InvalidOption);
+            }
+        }
+        if self.on_crash != OnTrouble::Retry && self.give_up_after == 0 {
+            fault(
+                "on_crash",
+                self.on_crash.show(),
+                "needs give_up_after to say after how many",
+                Code::ConflictingOptions,
+            );
+        }
+        for address in self.listen.iter().chain((!self.control.is_empty()).then_some(&self.control)) {
+            if let Err(error) = crate::address::Address::parse(address) {
+                fault("listen", address.clone(), &error.to_string(), Code::InvalidAddress);
+            }
+        }
+        faults
+    }
+
+    /// The most workers the pool may have, reload not counted.
+    pub fn most_workers(&self) -> u32 {
+        match self.sizing {
+            Sizing::Static => self.workers,
+            _ if self.max_workers == 0 => self.workers,
+            _ => self.max_workers,
+        }
+    }
+
+    /// Lines of the scoreboard: every worker twice (old and new), and room to scale at run time.
+    pub fn lines(&self) -> u32 {
+        (self.most_workers().max(self.workers) * 2 + self.max_surge + 56).min(2 * MAX_WORKERS + 64)
+    }
+}
+
+/// A pool larger than this is several pools.
+pub const MAX_WORKERS: u32 = 10_000;
+
+/// What the manager does on a signal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // named for what they do
+pub enum SignalDoes {
+    Drain,
+    Quit,
+    Reload,
+    Upgrade,
+    Reopen,
+    More,
+    Fewer,
+    Ignore,
+}
+
+/// The number of a signal by name (`TERM` or `SIGTERM`).
+pub fn signal_number(name: &str) -> Option<i32> {
+    const NAMES: &[(&str, i32)] = &[
+        ("HUP", libc::SIGHUP),
+        ("INT", libc::SIGINT),
+        ("QUIT", libc::SIGQUIT),
+        ("ABRT", libc::SIGABRT),
+        ("KILL", libc::SIGKILL),
+        ("USR1", libc::SIGUSR1),
+        ("USR2", libc::SIGUSR2),
+        ("ALRM", libc::SIGALRM),
+        ("TERM", libc::SIGTERM),
+        ("CONT", libc::SIGCONT),
+        ("TTIN", libc::SIGTTIN),
+        ("TTOU", libc::SIGTTOU),
+        ("WINCH", libc::SIGWINCH),
+    ];
+    let short = name.strip_prefix("SIG").unwrap_or(name);
+    NAMES.iter().find(|row| row.0 == short).map(|row| row.1)
+}
+
+/// Reads `TERM=drain`.
+pub fn parse_signal_entry(entry: &str) -> Option<(i32, SignalDoes)> {
+    let (name, does) = entry.split_once('=')?;
+    let does = match does {
+        "drain" => SignalDoes::Drain,
+        "quit" => SignalDoes::Quit,
+        "reload" => SignalDoes::Reload,
+        "upgrade" => SignalDoes::Upgrade,
+        "reopen" => SignalDoes::Reopen,
+        "more" => SignalDoes::More,
+        "fewer" => SignalDoes::Fewer,
+        "ignore" => SignalDoes::Ignore,
+        _ => return None,
+    };
+    Some((signal_number(name)?, does))
+}
+
+/// The option whose name is closest, for "did you mean".
+fn nearest(name: &str) -> Option<&'static str> {
+    let shared = |other: &str| name.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
+    OPTIONS.iter().map(|spec| spec.name).max_by_key(|other| shared(other)).filter(|other| shared(other) >= 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_parses_its_own_default_and_shows_it_again() {
+        let options = PoolOptions::defaults().unwrap();
+        for spec in OPTIONS {
+            let mut again = options.clone();
+            let shown = options.get(spec.name).unwrap();
+            if !spec.list {
+                again.set(spec.name, &shown).unwrap_or_else(|e| panic!("{e}"));
+                assert_eq!(again.get(spec.name).unwrap(), shown, "{}", spec.name);
+            }
+        }
+        assert!(options.validate().is_empty());
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once() {
+        let mut options = PoolOptions::default();
+        for (name, value) in [("workers", "0"), ("max-surge", "0"), ("listen", "nonsense"), ("stop_signal", "NOPE")] {
+            options.set(name, value).unwrap();
+        }
+        assert_eq!(options.validate().len(), 4);
+        assert_eq!(options.set("max_request", "1").unwrap_err().code, Code::UnknownOption);
+        assert!(options.set("max_request", "1").unwrap_err().to_string().contains("max_request"));
+        assert_eq!(options.set("workers", "many").unwrap_err().code, Code::InvalidOption);
+    }
+}

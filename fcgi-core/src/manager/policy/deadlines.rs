@@ -1,0 +1,193 @@
+//! Everything that has its time: starts, requests, leaving, recycling, the own probe.
+
+use super::{Phase, Policy};
+use crate::event::Level;
+use crate::manager::action::{Action, ProbeResult, Sample};
+use crate::manager::policy::brake::YOUNG;
+
+impl Policy {
+    /// What the scoreboard shows.
+    pub(super) fn on_samples(&mut self, now: u64, samples: &[Sample]) {
+        let (max_memory, hits) = (self.options.max_memory.0, self.options.memory_samples);
+        for sample in samples {
+            let Some(worker) = self.worker(sample.slot) else {
+                continue;
+            };
+            worker.requests = sample.requests;
+            if !sample.busy || sample.busy_since != worker.busy_since {
+                worker.softened_at = 0;
+            }
+            worker.busy = sample.busy;
+            worker.busy_since = sample.busy_since;
+            worker.deadline = sample.deadline;
+            if let Some(memory) = sample.memory {
+                worker.memory = memory;
+                worker.memory_hits = if max_memory > 0 && memory > max_memory { worker.memory_hits + 1 } else { 0 };
+            }
+            let why = if worker.requests >= worker.request_limit {
+                Some("max_requests reached")
+            } else if max_memory > 0 && worker.memory_hits >= hits.max(1) {
+                Some("max_memory exceeded")
+            } else {
+                None
+            };
+            worker.recycle = worker.recycle.or(why);
+        }
+        self.size_by_load(now);
+        self.check_deadlines(now);
+    }
+
+    /// Looks at every deadline that may have passed.
+    pub(super) fn check_deadlines(&mut self, now: u64) {
+        for at in 0..self.workers.len() {
+            self.check_worker(now, at);
+        }
+        if self.brake.is_pressed()
+            && self
+                .workers
+                .iter()
+                .any(|w| w.phase == Phase::Ready && w.generation == self.generation && now >= w.ready_at + YOUNG)
+        {
+            let proved_since = self.workers.iter().any(|w| {
+                w.phase == Phase::Ready
+                    && w.generation == self.generation
+                    && w.ready_at + YOUNG <= now
+                    && w.started_at >= self.brake.until()
+            });
+            if proved_since {
+                self.brake.release();
+                self.tell(Level::Notice, "healed", "workers start again".into());
+            }
+        }
+        let timeout = self.options.reload_timeout.0;
+        if timeout > 0 && self.reload.as_ref().is_some_and(|r| now >= r.started_at + timeout) {
+            self.roll_back(now, "it did not end within reload_timeout");
+        }
+        if self.options.self_probe.0 > 0 && self.started && !self.stopping && now >= self.next_probe_at {
+            self.next_probe_at = now + self.options.self_probe.0;
+            if self.workers.iter().any(|w| w.phase == Phase::Ready) {
+                self.actions.push_back(Action::Probe);
+            }
+        }
+    }
+
+    fn check_worker(&mut self, now: u64, at: usize) {
+        let (stop_timeout, repeat) = (self.options.stop_timeout.0, self.options.drain_repeat.0);
+        let start_timeout = self.options.start_timeout.0;
+        let (request_timeout, kill_after) = (self.options.request_timeout.0, self.options.request_kill_after.0);
+        let only_queued =
+            self.options.request_timeout_only_queued && self.queue.is_some_and(|(waiting, _)| waiting == 0);
+        let Some(worker) = self.workers.get_mut(at) else {
+            return;
+        };
+        let slot = worker.slot;
+        match worker.phase {
+            Phase::Starting if start_timeout > 0 && now >= worker.started_at + start_timeout => {
+                self.kill(at, "not ready within start_timeout");
+            }
+            Phase::Leaving if now >= worker.leaving_since + stop_timeout => {
+                self.kill(at, "it did not leave within stop_timeout")
+            }
+            Phase::Leaving if now >= worker.drain_again_at => {
+                worker.drain_again_at = now + repeat;
+                self.actions.push_back(Action::Drain { slot });
+            }
+            Phase::Ready => {
+                if now >= worker.ready_at.saturating_add(worker.life_limit) {
+                    worker.recycle = worker.recycle.or(Some("max_lifetime reached"));
+                }
+                let due = if worker.deadline > 0 {
+                    worker.deadline
+                } else {
+                    worker.busy_since.saturating_add(request_timeout)
+                };
+                if request_timeout == 0 || !worker.busy || now < due || only_queued {
+                    return;
+                }
+                if worker.softened_at == 0 {
+                    worker.softened_at = now;
+                    self.actions.push_back(Action::Soften { slot });
+                    self.tell_worker(
+                        Level::Warning,
+                        "request_too_long",
+                        slot,
+                        format!("a request has taken {} ms", now - due + request_timeout),
+                    );
+                } else if now >= worker.softened_at + kill_after {
+                    self.kill(at, "its request took longer than request_timeout");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The own probe has ended. Silence is answered by replacing one worker: an idle one by its own account, which
+    /// should have answered, else the one whose request is oldest.
+    pub(super) fn on_probed(&mut self, now: u64, result: ProbeResult) {
+        if result != ProbeResult::Silent || self.stopping {
+            return;
+        }
+        let suspect = self
+            .workers
+            .iter()
+            .enumerate()
+            .filter(|(_, w)| w.phase == Phase::Ready)
+            .min_by_key(|(_, w)| (w.busy, if w.busy { w.busy_since } else { w.ready_at }))
+            .map(|(at, w)| (at, w.slot));
+        if let Some((at, slot)) = suspect {
+            self.tell_worker(Level::Error, "worker_silent", slot, "alive but silent to the own probe: replaced".into());
+            self.ask_to_leave(now, at, "silent to the own probe");
+        }
+    }
+
+    /// When [`Policy::tick`] is to be called at the latest; None while nothing has a time.
+    pub fn next_deadline(&self) -> Option<u64> {
+        if self.ended {
+            return None;
+        }
+        let mut soonest: Option<u64> = None;
+        let mut at = |time: u64| soonest = Some(soonest.map_or(time, |s| s.min(time)));
+        for worker in &self.workers {
+            match worker.phase {
+                Phase::Starting if self.options.start_timeout.0 > 0 => {
+                    at(worker.started_at + self.options.start_timeout.0)
+                }
+                Phase::Leaving => at(worker.drain_again_at.min(worker.leaving_since + self.options.stop_timeout.0)),
+                Phase::Ready => {
+                    if worker.recycle.is_none() && worker.life_limit != u64::MAX {
+                        at(worker.ready_at.saturating_add(worker.life_limit));
+                    }
+                    if self.brake.is_pressed() && worker.generation == self.generation {
+                        at(worker.ready_at + YOUNG);
+                    }
+                    if self.options.request_timeout.0 > 0 && worker.busy {
+                        let due = if worker.deadline > 0 {
+                            worker.deadline
+                        } else {
+                            worker.busy_since + self.options.request_timeout.0
+                        };
+                        at(if worker.softened_at > 0 {
+                            worker.softened_at + self.options.request_kill_after.0
+                        } else {
+                            due
+                        });
+                    }
+                    if self.reload.as_ref().is_some_and(|r| !r.proven) && worker.generation == self.generation {
+                        at(worker.ready_at + self.options.canary_time.0);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if self.brake.is_pressed() && !self.stopping && !self.held {
+            at(self.brake.until());
+        }
+        if let (Some(reload), true) = (&self.reload, self.options.reload_timeout.0 > 0) {
+            at(reload.started_at + self.options.reload_timeout.0);
+        }
+        if self.options.self_probe.0 > 0 && self.started && !self.stopping {
+            at(self.next_probe_at);
+        }
+        soonest
+    }
+}

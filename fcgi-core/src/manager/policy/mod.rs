@@ -1,0 +1,705 @@
+//! The policy: what a pool does, as a pure state machine. Events and the time in, actions out; no process, no clock.
+//!
+//! After every event and at every deadline the policy compares what is with what should be ([`Policy::steer`]) and asks for
+//! the difference. Each worker is *wanted* or *outdated* (an older generation, or due for recycling). The one rule that
+//! keeps requests from being lost: an outdated worker is asked to leave only while more workers are ready than the pool
+//! needs. Reload, recycling and shrinking are that one rule with different reasons.
+
+mod brake;
+mod deadlines;
+mod sizing;
+pub mod status;
+#[cfg(test)]
+mod tests;
+
+use super::action::{Action, ChangeId, Ended, Event, ReadyHow, Slot};
+use super::options::{OnTrouble, PoolOptions, Sizing};
+use crate::event::{Level, Notice, WorkerRef};
+use brake::Brake;
+use status::{Counters, LastReload};
+use std::collections::VecDeque;
+
+/// Where a worker stands, as the policy sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Its process exists or is asked for; it is not ready.
+    Starting,
+    /// It serves.
+    Ready,
+    /// It was asked to leave.
+    Leaving,
+    /// It was KILLed and not yet reaped.
+    Killed,
+}
+
+#[derive(Clone, Debug)]
+struct Worker {
+    slot: Slot,
+    pid: i32,
+    generation: u32,
+    phase: Phase,
+    started_at: u64,
+    ready_at: u64,
+    how: Option<ReadyHow>,
+    /// Why it is to be replaced although its generation is right.
+    recycle: Option<&'static str>,
+    requests: u64,
+    request_limit: u64,
+    life_limit: u64,
+    busy: bool,
+    busy_since: u64,
+    deadline: u64,
+    memory: u64,
+    memory_hits: u32,
+    softened_at: u64,
+    leaving_since: u64,
+    drain_again_at: u64,
+    why_leaving: &'static str,
+}
+
+struct Reload {
+    changes: Vec<ChangeId>,
+    reason: String,
+    from: u32,
+    started_at: u64,
+    /// The first new worker has proved itself.
+    proven: bool,
+}
+
+/// The policy of one pool.
+pub struct Policy {
+    options: PoolOptions,
+    seed: u64,
+    target: u32,
+    generation: u32,
+    next_generation: u32,
+    workers: Vec<Worker>,
+    actions: VecDeque<Action>,
+    brake: Brake,
+    reload: Option<Reload>,
+    /// A reload that was asked for while another was under way.
+    next_reload: Option<(Vec<ChangeId>, String)>,
+    upgrade: Option<ChangeId>,
+    scales: Vec<ChangeId>,
+    stops: Vec<ChangeId>,
+    started: bool,
+    stopping: bool,
+    held: bool,
+    ended: bool,
+    exit: (i32, String),
+    queue: Option<(u32, u32)>,
+    /// Fewest idle workers since this window began, for shrinking.
+    idle_window: (u64, u32),
+    next_probe_at: u64,
+    counters: Counters,
+    last_reload: Option<LastReload>,
+}
+
+impl Policy {
+    /// A policy that waits for [`Event::Start`]. The seed spreads the limits of recycling.
+    pub fn new(options: &PoolOptions, seed: u64) -> Policy {
+        let target = match options.sizing {
+            Sizing::Static => options.workers,
+            Sizing::Dynamic => {
+                options.workers.clamp(options.min_workers, options.most_workers().max(options.min_workers))
+            }
+            Sizing::Ondemand => 0,
+        };
+        Policy {
+            options: options.clone(),
+            seed,
+            target,
+            generation: 1,
+            next_generation: 2,
+            workers: Vec::new(),
+            actions: VecDeque::new(),
+            brake: Brake::new(options),
+            reload: None,
+            next_reload: None,
+            upgrade: None,
+            scales: Vec::new(),
+            stops: Vec::new(),
+            started: false,
+            stopping: false,
+            held: false,
+            ended: false,
+            exit: (0, String::new()),
+            queue: None,
+            idle_window: (0, u32::MAX),
+            next_probe_at: 0,
+            counters: Counters::default(),
+            last_reload: None,
+        }
+    }
+
+    /// The next thing to do, in order.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// How many workers the pool should have now.
+    pub fn target(&self) -> u32 {
+        self.target
+    }
+
+    /// Whether a connection that waits should wake the manager (ondemand: nobody else would take it).
+    pub fn wants_wakeup(&self) -> bool {
+        self.options.sizing == Sizing::Ondemand
+            && !self.stopping
+            && !self.held
+            && self.workers.iter().all(|w| w.phase == Phase::Leaving || w.phase == Phase::Killed)
+    }
+
+    /// Takes what happened.
+    pub fn handle(&mut self, now: u64, event: Event) {
+        if self.ended {
+            return self.refuse_after_end(event);
+        }
+        match event {
+            Event::Start => {
+                self.started = true;
+                self.idle_window = (now, u32::MAX);
+                self.next_probe_at = now + self.options.self_probe.0;
+            }
+            Event::Adopted { slot, pid, generation, ready, started_at } => {
+                let mut worker = self.new_worker(slot, generation, started_at);
+                worker.pid = pid;
+                if ready {
+                    worker.phase = Phase::Ready;
+                    worker.ready_at = now;
+                    worker.how = Some(ReadyHow::Said);
+                }
+                self.generation = self.generation.max(generation);
+                self.next_generation = self.next_generation.max(generation + 1);
+                self.workers.push(worker);
+            }
+            Event::Spawned { slot, pid } => {
+                if let Some(worker) = self.worker(slot) {
+                    worker.pid = pid;
+                }
+                self.counters.spawned += 1;
+                self.tell_worker(Level::Info, "worker_started", slot, "started".into());
+            }
+            Event::SpawnFailed { slot, reason } => {
+                self.workers.retain(|w| w.slot != slot);
+                self.failed_start(now, None, &format!("a worker cannot be started: {reason}"));
+            }
+            Event::Ready { slot, how } => self.on_ready(now, slot, how),
+            Event::Exited { slot, ended } => self.on_exit(now, slot, ended),
+            Event::Fatal { slot, why } => {
+                self.tell_worker(
+                    Level::Error,
+                    "worker_fatal",
+                    slot,
+                    format!("says that restarting cannot help: {why}"),
+                );
+                let code = if self.options.give_up_code == 0 { 1 } else { self.options.give_up_code };
+                self.begin_stop(now, code, format!("a worker declared a fatal failure: {why}"));
+            }
+            Event::Samples { workers, queue } => {
+                self.queue = queue;
+                self.on_samples(now, &workers);
+            }
+            Event::Probed(result) => self.on_probed(now, result),
+            Event::Reload { change, reason } => self.on_reload(now, change, reason),
+            Event::Upgrade { change } => {
+                if self.upgrade.is_some() || self.stopping {
+                    self.finish(change, Err("another upgrade or a stop is under way".into()));
+                } else {
+                    self.upgrade = Some(change);
+                    self.tell(Level::Notice, "upgrade_started", "upgrade: the new image is checked".into());
+                    self.actions.push_back(Action::CheckUpgrade);
+                }
+            }
+            Event::UpgradeChecked { result } => self.on_upgrade_checked(result),
+            Event::Scale { change, workers } => {
+                self.resize(now, workers);
+                self.scales.push(change);
+            }
+            Event::Step { by } => {
+                let wanted = i64::from(self.target) + i64::from(by);
+                self.resize(now, u32::try_from(wanted.max(1)).unwrap_or(1));
+            }
+            Event::Stop { change } => {
+                self.stops.push(change);
+                self.begin_stop(now, 0, "asked to stop".into());
+            }
+            Event::Quit => {
+                self.begin_stop(now, 0, "asked to quit".into());
+                for at in 0..self.workers.len() {
+                    self.kill(at, "quit");
+                }
+            }
+        }
+        self.steer(now);
+    }
+
+    /// The time has come that [`Policy::next_deadline`] named, or later.
+    pub fn tick(&mut self, now: u64) {
+        if self.ended {
+            return;
+        }
+        self.check_deadlines(now);
+        self.steer(now);
+    }
+
+    fn refuse_after_end(&mut self, event: Event) {
+        let change = match event {
+            Event::Reload { change, .. } | Event::Upgrade { change } | Event::Scale { change, .. } => change,
+            Event::Stop { change } => return self.finish(change, Ok("the pool has ended".into())),
+            _ => return,
+        };
+        self.finish(change, Err("the pool has ended".into()));
+    }
+
+    // What happens to workers ------------------------------------------------------------------------------------
+
+    fn worker(&mut self, slot: Slot) -> Option<&mut Worker> {
+        self.workers.iter_mut().find(|w| w.slot == slot)
+    }
+
+    fn new_worker(&mut self, slot: Slot, generation: u32, now: u64) -> Worker {
+        let spread = |policy: &mut Policy, limit: u64| {
+            if limit == 0 {
+                return u64::MAX;
+            }
+            // Downwards only: the option is a ceiling.
+            let percent = policy.random() % (u64::from(policy.options.jitter) + 1);
+            (limit - limit * percent / 100).max(1)
+        };
+        let request_limit = spread(self, self.options.max_requests);
+        let life_limit = spread(self, self.options.max_lifetime.0);
+        Worker {
+            slot,
+            pid: 0,
+            generation,
+            phase: Phase::Starting,
+            started_at: now,
+            ready_at: 0,
+            how: None,
+            recycle: None,
+            requests: 0,
+            request_limit,
+            life_limit,
+            busy: false,
+            busy_since: 0,
+            deadline: 0,
+            memory: 0,
+            memory_hits: 0,
+            softened_at: 0,
+            leaving_since: 0,
+            drain_again_at: 0,
+            why_leaving: "",
+        }
+    }
+
+    /// splitmix64: small, and the same sequence for the same seed.
+    fn random(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn on_ready(&mut self, now: u64, slot: Slot, how: ReadyHow) {
+        let Some(worker) = self.worker(slot) else {
+            return;
+        };
+        if worker.phase != Phase::Starting {
+            return;
+        }
+        worker.phase = Phase::Ready;
+        worker.ready_at = now;
+        worker.how = Some(how);
+        let took = now.saturating_sub(worker.started_at);
+        self.counters.ready += 1;
+        let said = if how == ReadyHow::Said { "" } else { " (it has lived for alive_after; it cannot say so)" };
+        self.tell_worker(Level::Info, "worker_ready", slot, format!("ready after {took} ms{said}"));
+    }
+
+    fn on_exit(&mut self, now: u64, slot: Slot, ended: Ended) {
+        let Some(at) = self.workers.iter().position(|w| w.slot == slot) else {
+            return;
+        };
+        let worker = self.workers.swap_remove(at);
+        self.counters.exited += 1;
+        let text = match ended {
+            Ended::Code(code) => format!("exited with status {code}"),
+            Ended::Signal(number) => format!("was ended by signal {number}"),
+        };
+        let who = Some(WorkerRef { slot, pid: worker.pid, generation: worker.generation });
+        let expected = matches!(worker.phase, Phase::Leaving | Phase::Killed) || self.stopping;
+        let level = if expected || ended == Ended::Code(0) { Level::Info } else { Level::Warning };
+        self.tell_about(level, "worker_exited", who, text.clone());
+        if let Ended::Code(code) = ended {
+            if self.options.fatal_codes.contains(&code) && !self.stopping {
+                return self.begin_stop(now, code, format!("a worker exited with the fatal status {code}"));
+            }
+        }
+        if self.stopping {
+            return;
+        }
+        match worker.phase {
+            Phase::Starting => {
+                self.failed_start(now, Some(worker.generation), &format!("a worker {text} before it was ready"))
+            }
+            Phase::Ready => {
+                // Status 0 is a worker that left by itself (its own limit of requests): replaced, and no failure.
+                if ended != Ended::Code(0) {
+                    self.counters.crashed += 1;
+                    let young =
+                        now.saturating_sub(worker.ready_at) < brake::YOUNG && ended != Ended::Signal(libc::SIGKILL);
+                    if young {
+                        self.failed_start(
+                            now,
+                            Some(worker.generation),
+                            &format!("a worker {text} just after it was ready"),
+                        );
+                    } else {
+                        self.count_failure(now, &format!("a worker {text}"));
+                    }
+                } else if now.saturating_sub(worker.ready_at) < brake::YOUNG && worker.requests == 0 {
+                    self.brake.press(now);
+                }
+            }
+            Phase::Killed if worker.ready_at == 0 => {
+                self.failed_start(now, Some(worker.generation), "a worker was not ready within start_timeout");
+            }
+            Phase::Leaving | Phase::Killed => {}
+        }
+    }
+
+    /// A worker that never served: brake, and a reload that it belonged to is given up.
+    fn failed_start(&mut self, now: u64, generation: Option<u32>, why: &str) {
+        self.counters.failed_starts += 1;
+        let in_reload = self.reload.is_some() && generation.is_none_or(|g| g == self.generation);
+        if in_reload {
+            self.roll_back(now, why);
+            return;
+        }
+        let delay = self.brake.press(now);
+        if self.brake.worth_telling() {
+            let text = format!("{why}; {} failed starts in a row, next try in {delay} ms", self.brake.failures());
+            self.tell(Level::Error, "start_failed", text);
+        }
+        self.count_failure(now, why);
+        if self.options.give_up_after > 0 && self.brake.failures() >= self.options.give_up_after && !self.stopping {
+            let reason = format!("{why}; {} failed starts in a row", self.brake.failures());
+            self.trouble(now, self.options.on_crash, reason);
+        }
+    }
+
+    fn count_failure(&mut self, now: u64, why: &str) {
+        if self.brake.too_many_failures(now) && !self.stopping {
+            let reason = format!(
+                "{} failures within {} ms, the last: {why}",
+                self.options.max_failures, self.options.failure_window.0
+            );
+            self.brake.begin_grace(now);
+            self.trouble(now, self.options.failure_action, reason);
+        }
+    }
+
+    fn trouble(&mut self, now: u64, action: OnTrouble, reason: String) {
+        match action {
+            OnTrouble::Retry => {}
+            OnTrouble::Restart => {
+                self.tell(Level::Error, "too_many_failures", format!("{reason}: all workers are replaced"));
+                for worker in &mut self.workers {
+                    worker.recycle = worker.recycle.or(Some("too many failures"));
+                }
+            }
+            OnTrouble::Hold => {
+                self.tell(Level::Error, "held", format!("{reason}: no worker is started until a reload"));
+                self.held = true;
+            }
+            OnTrouble::Exit => {
+                let code = self.options.give_up_code;
+                self.tell(Level::Error, "gave_up", format!("{reason}: giving up with exit code {code}"));
+                self.begin_stop(now, code, reason);
+            }
+        }
+    }
+
+    // Changes ------------------------------------------------------------------------------------------------------
+
+    fn on_reload(&mut self, now: u64, change: ChangeId, reason: String) {
+        if self.stopping {
+            return self.finish(change, Err("the pool is stopping".into()));
+        }
+        self.held = false;
+        if self.reload.is_some() {
+            // One after the other, and those that wait become one: each gets code that was loaded after it was asked for.
+            match &mut self.next_reload {
+                Some((changes, _)) => changes.push(change),
+                None => self.next_reload = Some((vec![change], reason)),
+            }
+            return;
+        }
+        self.begin_reload(now, vec![change], reason);
+    }
+
+    fn begin_reload(&mut self, now: u64, changes: Vec<ChangeId>, reason: String) {
+        self.tell(Level::Notice, "reload_started", format!("reload ({reason}): generation {}", self.next_generation));
+        self.reload = Some(Reload { changes, reason, from: self.generation, started_at: now, proven: false });
+        self.generation = self.next_generation;
+        self.next_generation += 1;
+        self.brake.release();
+    }
+
+    fn roll_back(&mut self, now: u64, why: &str) {
+        let Some(reload) = self.reload.take() else {
+            return;
+        };
+        let failed = self.generation;
+        // Workers of the failed generation that serve already keep serving where the old ones are too few.
+        for worker in &mut self.workers {
+            if worker.generation == failed && worker.phase == Phase::Starting {
+                worker.recycle = Some("its reload failed");
+            }
+        }
+        self.generation = reload.from;
+        self.counters.reloads_failed += 1;
+        self.brake.press(now);
+        let text = format!("reload given up, generation {} serves on: {why}", reload.from);
+        self.tell(Level::Error, "reload_failed", text.clone());
+        self.last_reload = Some(LastReload { at: now, reason: reload.reason, ok: false, outcome: text.clone() });
+        for change in reload.changes {
+            self.finish(change, Err(text.clone()));
+        }
+        self.follow_up(now);
+    }
+
+    fn follow_up(&mut self, now: u64) {
+        if let Some((changes, reason)) = self.next_reload.take() {
+            self.begin_reload(now, changes, reason);
+        }
+    }
+
+    fn on_upgrade_checked(&mut self, result: Result<(), String>) {
+        let Some(change) = self.upgrade else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                self.tell(Level::Notice, "upgrade_checked", "upgrade: the new image is good, changing over".into());
+                self.actions.push_back(Action::Reexec);
+            }
+            Err(why) => {
+                self.upgrade = None;
+                self.tell(Level::Error, "upgrade_failed", format!("upgrade given up, this image serves on: {why}"));
+                self.finish(change, Err(why));
+            }
+        }
+    }
+
+    fn begin_stop(&mut self, now: u64, code: i32, reason: String) {
+        if self.stopping {
+            return;
+        }
+        self.stopping = true;
+        self.exit = (code, reason.clone());
+        self.tell(Level::Notice, "stopping", format!("stopping: {reason}"));
+        let waiting: Vec<ChangeId> = self.reload.take().map(|r| r.changes).into_iter().flatten().collect();
+        let later: Vec<ChangeId> = self.next_reload.take().map(|r| r.0).into_iter().flatten().collect();
+        for change in
+            waiting.into_iter().chain(later).chain(std::mem::take(&mut self.scales)).chain(self.upgrade.take())
+        {
+            self.finish(change, Err(format!("the pool stopped: {reason}")));
+        }
+        for at in 0..self.workers.len() {
+            self.ask_to_leave(now, at, "the pool stops");
+        }
+    }
+
+    fn finish(&mut self, change: ChangeId, result: Result<String, String>) {
+        self.actions.push_back(Action::Finished { change, result });
+    }
+
+    // Asking workers to leave ------------------------------------------------------------------------------------
+
+    fn ask_to_leave(&mut self, now: u64, at: usize, why: &'static str) {
+        let again = now + self.options.drain_repeat.0;
+        let Some(worker) = self.workers.get_mut(at) else {
+            return;
+        };
+        if matches!(worker.phase, Phase::Leaving | Phase::Killed) {
+            return;
+        }
+        worker.phase = Phase::Leaving;
+        worker.leaving_since = now;
+        worker.drain_again_at = again;
+        worker.why_leaving = why;
+        let slot = worker.slot;
+        self.tell_worker(Level::Debug, "worker_leaving", slot, format!("asked to leave: {why}"));
+        self.actions.push_back(Action::Drain { slot });
+    }
+
+    fn kill(&mut self, at: usize, why: &'static str) {
+        let Some(worker) = self.workers.get_mut(at) else {
+            return;
+        };
+        if worker.phase == Phase::Killed {
+            return;
+        }
+        worker.phase = Phase::Killed;
+        worker.why_leaving = why;
+        let slot = worker.slot;
+        self.counters.killed += 1;
+        self.tell_worker(Level::Warning, "worker_killed", slot, format!("KILLed: {why}"));
+        self.actions.push_back(Action::Kill { slot });
+    }
+
+    // What should be ---------------------------------------------------------------------------------------------
+
+    /// Compares what is with what should be, and asks for the difference.
+    fn steer(&mut self, now: u64) {
+        if !self.started || self.ended {
+            return;
+        }
+        if self.stopping {
+            if self.workers.is_empty() {
+                self.ended = true;
+                let (code, reason) = self.exit.clone();
+                for change in std::mem::take(&mut self.stops) {
+                    self.finish(change, Ok("stopped".into()));
+                }
+                self.actions.push_back(Action::CloseListeners);
+                self.actions.push_back(Action::Ended { code, reason });
+            }
+            return;
+        }
+        let generation = self.generation;
+        let outdated = |w: &Worker| w.generation != generation || w.recycle.is_some();
+        if let Some(reload) = &mut self.reload {
+            let hold = self.options.canary_time.0;
+            let proof = |w: &Worker| w.phase == Phase::Ready && w.generation == generation && now >= w.ready_at + hold;
+            reload.proven = reload.proven || self.workers.iter().any(proof) || self.target == 0;
+        }
+        let active = |w: &&Worker| matches!(w.phase, Phase::Starting | Phase::Ready);
+        let current = self.workers.iter().filter(active).filter(|w| !outdated(w)).count() as u32;
+        let all = self.workers.iter().filter(active).count() as u32;
+        let starting = self.workers.iter().filter(|w| w.phase == Phase::Starting).count() as u32;
+
+        // More: up to the target with current ones, above it by no more than the surge.
+        let surge = if current < all { self.options.max_surge } else { 0 };
+        let missing = self.target.saturating_sub(current);
+        let mut room = missing.min((self.target + surge).saturating_sub(all));
+        if self.reload.as_ref().is_some_and(|r| !r.proven) {
+            // The canary: one new worker first, unless the pool lacks workers altogether.
+            room = room.min(1u32.saturating_sub(current)).max(self.target.saturating_sub(all).min(missing));
+        }
+        if self.brake.is_pressed() {
+            // While starts fail, one try at a time.
+            room = room.min(1u32.saturating_sub(starting));
+        }
+        if self.held || !self.brake.may_start(now) {
+            room = 0;
+        }
+        for _ in 0..room {
+            self.spawn(now);
+        }
+
+        // Fewer: what is outdated or too much, as long as enough others are ready.
+        loop {
+            let ready = self.workers.iter().filter(|w| w.phase == Phase::Ready).count() as u32;
+            let all = self.workers.iter().filter(active).count() as u32;
+            let proven = self.reload.as_ref().is_none_or(|r| r.proven);
+            let surplus_ready = ready > self.target;
+            let candidate = self
+                .workers
+                .iter()
+                .enumerate()
+                .filter(|(_, w)| match w.phase {
+                    // A worker that is not ready yet serves nobody: it goes at once when it is not wanted.
+                    Phase::Starting => outdated(w) || all > self.target + surge.max(self.options.max_surge),
+                    Phase::Ready => surplus_ready && (proven || !outdated(w) || w.recycle.is_some()),
+                    _ => false,
+                })
+                // Outdated before current, not ready before ready, idle before busy, old before young.
+                .min_by_key(|(_, w)| (!outdated(w), w.phase == Phase::Ready, w.busy, w.started_at, w.slot))
+                .map(|(at, _)| at);
+            let Some(at) = candidate else {
+                break;
+            };
+            let why = match self.workers.get(at) {
+                Some(w) if w.generation != generation => "replaced by a newer generation",
+                Some(w) => w.recycle.unwrap_or("no longer needed"),
+                None => break,
+            };
+            if self.workers.get(at).is_some_and(|w| w.recycle.is_some()) {
+                self.counters.recycled += 1;
+            }
+            self.ask_to_leave(now, at, why);
+        }
+
+        self.check_reload_done(now);
+        let settled =
+            self.workers.iter().filter(|w| w.phase == Phase::Ready).count() as u32 == self.target && starting == 0;
+        if settled && !self.scales.is_empty() {
+            let text = format!("{} workers", self.target);
+            for change in std::mem::take(&mut self.scales) {
+                self.finish(change, Ok(text.clone()));
+            }
+        }
+    }
+
+    fn check_reload_done(&mut self, now: u64) {
+        let generation = self.generation;
+        let old_left = self
+            .workers
+            .iter()
+            .any(|w| matches!(w.phase, Phase::Starting | Phase::Ready) && w.generation != generation);
+        let new_ready =
+            self.workers.iter().filter(|w| w.phase == Phase::Ready && w.generation == generation).count() as u32;
+        if old_left || new_ready < self.target {
+            return;
+        }
+        let Some(reload) = self.reload.take() else {
+            return;
+        };
+        let finishing = self.workers.iter().filter(|w| w.phase == Phase::Leaving).count();
+        let took = now.saturating_sub(reload.started_at);
+        let tail = if finishing > 0 { format!("; {finishing} old still finish their request") } else { String::new() };
+        let text = format!("generation {generation} serves with {new_ready} workers after {took} ms{tail}");
+        self.counters.reloads_ok += 1;
+        self.tell(Level::Notice, "reload_done", format!("reload done: {text}"));
+        self.last_reload = Some(LastReload { at: now, reason: reload.reason, ok: true, outcome: text.clone() });
+        for change in reload.changes {
+            self.finish(change, Ok(text.clone()));
+        }
+        self.follow_up(now);
+        if self.reload.is_some() {
+            self.steer(now);
+        }
+    }
+
+    fn spawn(&mut self, now: u64) {
+        let lines = self.options.lines();
+        let Some(slot) = (0..lines).find(|slot| self.workers.iter().all(|w| w.slot != *slot)) else {
+            return;
+        };
+        let worker = self.new_worker(slot, self.generation, now);
+        let generation = worker.generation;
+        self.workers.push(worker);
+        self.actions.push_back(Action::Spawn { slot, generation });
+    }
+
+    // Telling ----------------------------------------------------------------------------------------------------
+
+    fn tell(&mut self, level: Level, kind: &'static str, text: String) {
+        self.tell_about(level, kind, None, text);
+    }
+
+    fn tell_worker(&mut self, level: Level, kind: &'static str, slot: Slot, text: String) {
+        let who = self.workers.iter().find(|w| w.slot == slot);
+        let who = who.map(|w| WorkerRef { slot, pid: w.pid, generation: w.generation });
+        self.tell_about(level, kind, who, text);
+    }
+
+    fn tell_about(&mut self, level: Level, kind: &'static str, worker: Option<WorkerRef>, text: String) {
+        let pool = self.options.name.clone();
+        self.actions.push_back(Action::Tell(Notice { level, kind, pool, worker, text }));
+    }
+}

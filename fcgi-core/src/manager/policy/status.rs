@@ -1,0 +1,135 @@
+//! What the status page shows, as plain data.
+
+use super::{Phase, Policy};
+use crate::manager::action::{ReadyHow, Slot};
+
+/// Numbers since the start; they only grow.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Counters {
+    /// Processes started.
+    pub spawned: u64,
+    /// Workers that became ready.
+    pub ready: u64,
+    /// Workers that have gone, for whatever reason.
+    pub exited: u64,
+    /// Workers that were never ready.
+    pub failed_starts: u64,
+    /// Workers that died while they served.
+    pub crashed: u64,
+    /// Workers replaced by a limit of requests, time or memory.
+    pub recycled: u64,
+    /// Workers KILLed.
+    pub killed: u64,
+    /// Reloads that ended well.
+    pub reloads_ok: u64,
+    /// Reloads given up.
+    pub reloads_failed: u64,
+}
+
+/// The last reload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LastReload {
+    /// When it ended.
+    pub at: u64,
+    /// Why it was asked for.
+    pub reason: String,
+    /// Whether the new generation serves.
+    pub ok: bool,
+    /// What came of it, one sentence.
+    pub outcome: String,
+}
+
+/// One worker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // named as in the scoreboard
+pub struct WorkerStatus {
+    pub slot: Slot,
+    pub pid: i32,
+    pub generation: u32,
+    pub phase: Phase,
+    pub started_at: u64,
+    pub ready_at: u64,
+    pub how: Option<ReadyHow>,
+    pub requests: u64,
+    pub busy: bool,
+    pub busy_since: u64,
+    pub memory: u64,
+    pub leaving_since: u64,
+    pub why_leaving: &'static str,
+}
+
+/// One pool.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PoolStatus {
+    /// `starting`, `running`, `degraded`, `reloading`, `holding`, `stopping` or `ended`.
+    pub state: &'static str,
+    /// The generation that serves.
+    pub generation: u32,
+    /// How many workers there should be.
+    pub target: u32,
+    /// The listen queue: waiting and limit, if known.
+    pub queue: Option<(u32, u32)>,
+    /// Failed starts in a row.
+    pub failures: u32,
+    /// When the next start is tried, while the brake is on; 0 else.
+    pub next_try: u64,
+    /// Numbers since the start.
+    pub counters: Counters,
+    /// The last reload.
+    pub last_reload: Option<LastReload>,
+    /// The workers by slot.
+    pub workers: Vec<WorkerStatus>,
+}
+
+impl Policy {
+    /// A picture of the pool.
+    pub fn status(&self) -> PoolStatus {
+        let ready = self.workers.iter().filter(|w| w.phase == Phase::Ready).count() as u32;
+        let state = if self.ended {
+            "ended"
+        } else if self.stopping {
+            "stopping"
+        } else if self.held {
+            "holding"
+        } else if self.reload.is_some() {
+            "reloading"
+        } else if self.brake.is_pressed() {
+            "degraded"
+        } else if ready < self.target && self.counters.ready == 0 {
+            "starting"
+        } else {
+            "running"
+        };
+        let mut workers: Vec<WorkerStatus> = self
+            .workers
+            .iter()
+            .map(|w| WorkerStatus {
+                slot: w.slot,
+                pid: w.pid,
+                generation: w.generation,
+                phase: w.phase,
+                started_at: w.started_at,
+                ready_at: w.ready_at,
+                how: w.how,
+                requests: w.requests,
+                busy: w.busy,
+                busy_since: w.busy_since,
+                memory: w.memory,
+                leaving_since: w.leaving_since,
+                why_leaving: w.why_leaving,
+            })
+            .collect();
+        workers.sort_by_key(|w| w.slot);
+        PoolStatus {
+            state,
+            generation: self.generation,
+            target: self.target,
+            queue: self.queue,
+            failures: self.brake.failures(),
+            next_try: if self.brake.is_pressed() { self.brake.until() } else { 0 },
+            counters: self.counters,
+            last_reload: self.last_reload.clone(),
+            workers,
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! Each rule under a virtual clock.
+
+use super::*;
+use crate::manager::action::Sample;
+
+/// A pool whose executor is the test.
+struct World {
+    policy: Policy,
+    now: u64,
+    next_pid: i32,
+    finished: Vec<(ChangeId, Result<String, String>)>,
+    ended: Option<(i32, String)>,
+    /// What was asked for since the last look, but for notices.
+    asked: Vec<Action>,
+}
+
+impl World {
+    fn new(settings: &[(&str, &str)]) -> World {
+        let mut options = PoolOptions::default();
+        for (name, value) in settings {
+            options.set(name, value).unwrap();
+        }
+        assert!(options.validate().is_empty(), "{:?}", options.validate());
+        let policy = Policy::new(&options, 7);
+        let mut world =
+            World { policy, now: 1000, next_pid: 100, finished: Vec::new(), ended: None, asked: Vec::new() };
+        world.event(Event::Start);
+        world
+    }
+
+    fn event(&mut self, event: Event) {
+        self.policy.handle(self.now, event);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        while let Some(action) = self.policy.next_action() {
+            match &action {
+                Action::Spawn { slot, .. } => {
+                    self.next_pid += 1;
+                    let (slot, pid) = (*slot, self.next_pid);
+                    self.asked.push(action);
+                    self.policy.handle(self.now, Event::Spawned { slot, pid });
+                }
+                Action::Finished { change, result } => self.finished.push((*change, result.clone())),
+                Action::Ended { code, reason } => self.ended = Some((*code, reason.clone())),
+                Action::Tell(_) => {}
+                _ => self.asked.push(action),
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let end = self.now + ms;
+        while let Some(at) = self.policy.next_deadline().filter(|&at| at <= end) {
+            self.now = self.now.max(at);
+            self.policy.tick(self.now);
+            self.settle();
+            if self.policy.next_deadline() == Some(at) {
+                self.now += 1;
+                if self.now > end {
+                    break;
+                }
+            }
+        }
+        self.now = end;
+        self.policy.tick(self.now);
+        self.settle();
+    }
+
+    fn slots(&self, phase: Phase) -> Vec<Slot> {
+        self.policy.workers.iter().filter(|w| w.phase == phase).map(|w| w.slot).collect()
+    }
+
+    fn all_ready(&mut self) {
+        while let Some(slot) = self.slots(Phase::Starting).first().copied() {
+            self.event(Event::Ready { slot, how: ReadyHow::Said });
+        }
+    }
+
+    fn exit(&mut self, slot: Slot, code: i32) {
+        self.event(Event::Exited { slot, ended: Ended::Code(code) });
+    }
+
+    fn spawned(&mut self) -> usize {
+        let count = self.asked.iter().filter(|a| matches!(a, Action::Spawn { .. })).count();
+        self.asked.clear();
+        count
+    }
+
+    fn samples(&mut self, busy: usize, waiting: u32) {
+        let workers: Vec<Sample> = self
+            .slots(Phase::Ready)
+            .iter()
+            .enumerate()
+            .map(|(at, &slot)| Sample {
+                slot,
+                busy: at < busy,
+                busy_since: self.now,
+                deadline: 0,
+                requests: 1,
+                memory: None,
+            })
+            .collect();
+        self.event(Event::Samples { workers, queue: Some((waiting, 511)) });
+    }
+}
+
+#[test]
+fn starts_its_workers_at_once_and_replaces_a_dead_one_in_the_same_step() {
+    let mut world = World::new(&[("workers", "3")]);
+    assert_eq!(world.spawned(), 3);
+    world.all_ready();
+    world.pass(5000);
+    let slot = world.slots(Phase::Ready)[0];
+    world.event(Event::Exited { slot, ended: Ended::Signal(9) });
+    assert_eq!(world.spawned(), 1);
+}
+
+#[test]
+fn crash_at_start_is_braked_under_one_fork_a_second_and_heals() {
+    let mut world = World::new(&[("workers", "4")]);
+    for _ in 0..1000 {
+        while let Some(slot) = world.slots(Phase::Starting).first().copied() {
+            world.exit(slot, 1);
+        }
+        world.pass(10);
+    }
+    world.spawned();
+    for _ in 0..2000 {
+        while let Some(slot) = world.slots(Phase::Starting).first().copied() {
+            world.exit(slot, 1);
+        }
+        world.pass(10);
+    }
+    assert!(world.spawned() < 20, "under one a second after ten seconds");
+    assert_eq!(world.policy.status().state, "degraded");
+    for _ in 0..10 {
+        world.pass(40_000);
+        world.all_ready();
+    }
+    assert_eq!(world.policy.status().state, "running");
+    assert_eq!(world.slots(Phase::Ready).len(), 4);
+}
+
+#[test]
+fn reload_starts_a_canary_and_drains_only_what_is_replaced() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.all_ready();
+    world.spawned();
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    assert_eq!(world.spawned(), 1, "one canary");
+    assert_eq!(world.slots(Phase::Ready).len(), 3);
+    for left in (0..3).rev() {
+        world.all_one_ready();
+        assert_eq!(world.slots(Phase::Ready).len(), 3, "never fewer than before; {left} to go");
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert!(matches!(world.finished.as_slice(), [(1, Ok(_))]), "{:?}", world.finished);
+    assert!(world.policy.workers.iter().all(|w| w.generation == 2));
+}
+
+impl World {
+    fn all_one_ready(&mut self) {
+        if let Some(slot) = self.slots(Phase::Starting).first().copied() {
+            self.event(Event::Ready { slot, how: ReadyHow::Said });
+        }
+    }
+}
+
+#[test]
+fn reload_keeps_old_generation_when_canary_dies() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 9, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.exit(slot, 2);
+    assert!(matches!(world.finished.as_slice(), [(9, Err(why))] if why.contains("status 2")), "{:?}", world.finished);
+    assert_eq!(world.slots(Phase::Ready).len(), 3);
+    assert!(world.slots(Phase::Leaving).is_empty());
+    assert!(world.policy.workers.iter().all(|w| w.generation == 1));
+}
+
+#[test]
+fn reloads_asked_during_a_reload_become_one_and_each_is_answered_once() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_ready();
+    for change in 1..=5 {
+        world.event(Event::Reload { change, reason: "test".into() });
+    }
+    for _ in 0..10 {
+        world.all_ready();
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    let mut changes: Vec<_> = world.finished.iter().map(|f| f.0).collect();
+    changes.sort_unstable();
+    assert_eq!(changes, [1, 2, 3, 4, 5]);
+    assert_eq!(world.policy.generation, 3, "two reloads, not five");
+}
+
+#[test]
+fn stop_drains_repeats_and_kills_only_at_the_deadline() {
+    let mut world = World::new(&[("workers", "1"), ("stop_timeout", "5s")]);
+    world.all_ready();
+    world.asked.clear();
+    world.event(Event::Stop { change: 3 });
+    world.pass(4900);
+    let drains = world.asked.iter().filter(|a| matches!(a, Action::Drain { .. })).count();
+    assert!(drains > 10, "TERM is sent again: {drains}");
+    assert!(!world.asked.iter().any(|a| matches!(a, Action::Kill { .. })));
+    world.pass(200);
+    assert!(world.asked.iter().any(|a| matches!(a, Action::Kill { .. })));
+    world.event(Event::Exited { slot: 0, ended: Ended::Signal(9) });
+    assert_eq!(world.ended, Some((0, "asked to stop".into())));
+    assert_eq!(world.finished, [(3, Ok("stopped".into()))]);
+}
+
+#[test]
+fn fatal_status_stops_the_pool_with_that_code() {
+    let mut world = World::new(&[("workers", "2"), ("fatal_codes", "77")]);
+    let slot = world.slots(Phase::Starting)[0];
+    world.exit(slot, 77);
+    for slot in world.slots(Phase::Leaving) {
+        world.exit(slot, 0);
+    }
+    assert_eq!(world.ended.map(|e| e.0), Some(77));
+}
+
+#[test]
+fn gives_up_with_the_chosen_code() {
+    let mut world =
+        World::new(&[("workers", "1"), ("give_up_after", "3"), ("on_crash", "exit"), ("give_up_code", "42")]);
+    for _ in 0..3 {
+        world.pass(30_000);
+        for slot in world.slots(Phase::Starting) {
+            world.exit(slot, 1);
+        }
+    }
+    assert_eq!(world.ended.map(|e| e.0), Some(42));
+}
+
+#[test]
+fn recycling_starts_the_replacement_first() {
+    let mut world = World::new(&[("workers", "2"), ("max_requests", "100"), ("jitter", "0")]);
+    world.all_ready();
+    world.spawned();
+    let slot = world.slots(Phase::Ready)[0];
+    let sample = Sample { slot, busy: false, busy_since: 0, deadline: 0, requests: 100, memory: None };
+    world.event(Event::Samples { workers: vec![sample], queue: None });
+    assert_eq!(world.spawned(), 1);
+    assert!(world.slots(Phase::Leaving).is_empty(), "not before the other is ready");
+    world.all_ready();
+    assert_eq!(world.slots(Phase::Leaving), [slot]);
+}
+
+#[test]
+fn a_request_over_its_deadline_gets_the_soft_signal_then_kill() {
+    let mut world = World::new(&[("workers", "1"), ("request_timeout", "3s"), ("request_kill_after", "1s")]);
+    world.all_ready();
+    world.asked.clear();
+    world.samples(1, 0);
+    world.pass(2900);
+    assert!(world.asked.is_empty());
+    world.pass(200);
+    assert!(matches!(world.asked.as_slice(), [Action::Soften { .. }]), "{:?}", world.asked);
+    world.pass(1000);
+    assert!(world.asked.iter().any(|a| matches!(a, Action::Kill { .. })));
+    assert_eq!(world.spawned(), 1, "and its replacement");
+}
+
+#[test]
+fn dynamic_grows_with_the_queue_and_shrinks_under_a_trickle() {
+    let mut world = World::new(&[("sizing", "dynamic"), ("workers", "2"), ("max_workers", "8"), ("max_spare", "2")]);
+    world.all_ready();
+    for _ in 0..10 {
+        let ready = world.slots(Phase::Ready).len();
+        world.samples(ready, 5);
+        world.all_ready();
+        world.pass(1000);
+    }
+    assert_eq!(world.slots(Phase::Ready).len(), 8);
+    for _ in 0..60 {
+        world.samples(1, 0);
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+        world.pass(1000);
+    }
+    assert!(world.slots(Phase::Ready).len() <= 3, "{}", world.slots(Phase::Ready).len());
+}
+
+#[test]
+fn ondemand_starts_for_the_first_who_waits_and_goes_down_to_zero() {
+    let mut world = World::new(&[("sizing", "ondemand"), ("max_workers", "4")]);
+    assert_eq!(world.spawned(), 0);
+    assert!(world.policy.wants_wakeup());
+    world.samples(0, 1);
+    assert_eq!(world.spawned(), 1);
+    world.all_ready();
+    for _ in 0..30 {
+        world.samples(0, 0);
+        world.pass(1000);
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert!(world.policy.workers.is_empty());
+}
+
+#[test]
+fn too_many_failures_in_the_window_replace_all_then_leave_it_in_peace() {
+    let mut world = World::new(&[("workers", "2"), ("max_failures", "3"), ("failure_window", "90s")]);
+    world.all_ready();
+    for _ in 0..3 {
+        world.pass(5000);
+        let slot = world.slots(Phase::Ready)[0];
+        world.event(Event::Exited { slot, ended: Ended::Signal(11) });
+        world.all_ready();
+    }
+    assert!(world.policy.workers.iter().any(|w| w.recycle.is_some() || w.phase == Phase::Leaving));
+}
+
+#[test]
+fn scale_ends_when_the_number_is_reached() {
+    let mut world = World::new(&[("workers", "4")]);
+    world.all_ready();
+    world.event(Event::Scale { change: 5, workers: 2 });
+    assert_eq!(world.slots(Phase::Leaving).len(), 2);
+    assert!(matches!(world.finished.as_slice(), [(5, Ok(_))]));
+}

@@ -1,0 +1,73 @@
+//! Users and groups by name.
+
+use std::ffi::{CStr, CString};
+use std::mem;
+use std::ptr;
+
+/// A user of this system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Its main group.
+    pub gid: u32,
+    /// Its name; empty if only the number is known.
+    pub name: String,
+}
+
+/// The user of this name or number.
+pub fn user(name: &str) -> Option<User> {
+    let c_name = CString::new(name).ok()?;
+    let mut buffer = vec![0u8; 16 * 1024];
+    // SAFETY: record and buffer are valid for the call to fill; the found record points into the buffer.
+    unsafe {
+        let mut record: libc::passwd = mem::zeroed();
+        let mut found = ptr::null_mut();
+        let len = buffer.len();
+        if let Ok(uid) = name.parse::<u32>() {
+            libc::getpwuid_r(uid, &mut record, buffer.as_mut_ptr().cast(), len, &mut found);
+            if found.is_null() {
+                return Some(User { uid, gid: uid, name: String::new() });
+            }
+        } else {
+            libc::getpwnam_r(c_name.as_ptr(), &mut record, buffer.as_mut_ptr().cast(), len, &mut found);
+            if found.is_null() {
+                return None;
+            }
+        }
+        let name = CStr::from_ptr(record.pw_name).to_string_lossy().into_owned();
+        Some(User { uid: record.pw_uid, gid: record.pw_gid, name })
+    }
+}
+
+/// The number of the group of this name or number.
+pub fn group(name: &str) -> Option<u32> {
+    if let Ok(gid) = name.parse() {
+        return Some(gid);
+    }
+    let c_name = CString::new(name).ok()?;
+    let mut buffer = vec![0u8; 16 * 1024];
+    // SAFETY: as in `user`.
+    unsafe {
+        let mut record: libc::group = mem::zeroed();
+        let mut found = ptr::null_mut();
+        libc::getgrnam_r(c_name.as_ptr(), &mut record, buffer.as_mut_ptr().cast(), buffer.len(), &mut found);
+        (!found.is_null()).then_some(record.gr_gid)
+    }
+}
+
+/// Every group that a user belongs to.
+pub fn groups_of(user: &User) -> Vec<u32> {
+    let Ok(name) = CString::new(user.name.as_str()) else {
+        return vec![user.gid];
+    };
+    let mut groups = vec![0 as libc::gid_t; 256];
+    let mut count = groups.len() as libc::c_int;
+    // SAFETY: the array is valid for `count` entries; the call sets how many it filled.
+    let result = unsafe { libc::getgrouplist(name.as_ptr(), user.gid, groups.as_mut_ptr(), &mut count) };
+    groups.truncate(usize::try_from(count).unwrap_or(0));
+    if result == -1 || groups.is_empty() {
+        return vec![user.gid];
+    }
+    groups
+}

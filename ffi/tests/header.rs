@@ -1,0 +1,99 @@
+//! The checked-in header is what the source says, and the library exports what the header promises.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn generated() -> String {
+    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = cbindgen::Config::from_file(crate_dir.join("cbindgen.toml")).expect("cbindgen.toml parses");
+    let bindings = cbindgen::Builder::new().with_crate(crate_dir).with_config(config).generate().expect("generates");
+    let mut out = Vec::new();
+    bindings.write(&mut out);
+    let header = String::from_utf8(out).expect("the header is text");
+    // rustdoc's heading says nothing to a C programmer; the duties below it do.
+    header.replace("\n # Safety\n", "\n")
+}
+
+/// PHP's FFI reads declarations only: no preprocessor lines, no comments, no C++ guards.
+fn without_preprocessor(header: &str) -> String {
+    let mut out =
+        String::from("/* Made from fcgiguard.h for PHP's FFI, which reads no preprocessor lines; do not edit. */\n");
+    let mut in_comment = false;
+    for line in header.lines() {
+        let text = line.trim();
+        if text.starts_with("/*") {
+            in_comment = true;
+        }
+        let skip = in_comment || text.starts_with('#') || text.starts_with("//") || text.is_empty();
+        if text.ends_with("*/") {
+            in_comment = false;
+        }
+        if skip || text.contains("extern \"C\"") || text.starts_with("}  //") {
+            continue;
+        }
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
+}
+
+fn compare(path: &Path, wanted: &str) {
+    if std::env::var_os("FCGIGUARD_BLESS").is_some() {
+        std::fs::write(path, wanted).expect("the file can be written");
+        return;
+    }
+    let found = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        found == wanted,
+        "{} is out of step with the source; run: FCGIGUARD_BLESS=1 cargo test -p fcgiguard-ffi --test header",
+        path.display()
+    );
+}
+
+#[test]
+fn checked_in_headers_are_what_the_source_says() {
+    let header = generated();
+    compare(&root().join("include/fcgiguard.h"), &header);
+    compare(&root().join("include/fcgiguard_php.h"), &without_preprocessor(&header));
+}
+
+fn declared() -> BTreeSet<String> {
+    let header = generated();
+    let mut names = BTreeSet::new();
+    for (at, _) in header.match_indices("fcgiguard_") {
+        let before = header[..at].chars().next_back().unwrap_or(' ');
+        let rest: String = header[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let is_call = header[at + rest.len()..].starts_with('(');
+        if is_call && before != '_' && !before.is_ascii_alphanumeric() {
+            let line_start = header[..at].rfind('\n').map_or(0, |n| n + 1);
+            if !header[line_start..at].trim_start().starts_with("//")
+                && !header[line_start..at].trim_start().starts_with('*')
+            {
+                names.insert(rest);
+            }
+        }
+    }
+    names
+}
+
+/// Where cargo put the shared library of this test's profile.
+fn library() -> Option<PathBuf> {
+    let exe = std::env::current_exe().ok()?;
+    let dir = exe.parent()?.parent()?;
+    [dir.join("libfcgiguard.so"), dir.join("deps/libfcgiguard.so")].into_iter().find(|p| p.exists())
+}
+
+#[test]
+fn the_library_exports_exactly_what_the_header_declares() {
+    let library = library().expect("libfcgiguard.so is built; run: cargo build -p fcgiguard-ffi");
+    let out = Command::new("nm").args(["-D", "--defined-only"]).arg(&library).output().expect("nm runs (binutils)");
+    let text = String::from_utf8_lossy(&out.stdout);
+    let exported: BTreeSet<String> =
+        text.lines().filter_map(|l| l.split_whitespace().nth(2)).map(str::to_owned).collect();
+    assert_eq!(exported, declared());
+}

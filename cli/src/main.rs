@@ -1,6 +1,11 @@
 //! The `fcgiguard` command. Each subcommand is a file; it parses its flags, calls the core and prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bench;
+mod flags;
+mod json;
+mod run;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -10,7 +15,10 @@ pub const EXIT_USAGE: u8 = 3;
 type Command = fn(Vec<OsString>) -> ExitCode;
 
 /// Name, what it does in one line, and its entry.
-const COMMANDS: &[(&str, &str, Command)] = &[];
+const COMMANDS: &[(&str, &str, Command)] = &[
+    ("run", "keep a pool of a FastCGI command's processes", run::main),
+    ("bench", "send load to a FastCGI server and count what was lost", bench::main),
+];
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);

@@ -16,7 +16,26 @@ fn generated() -> String {
     bindings.write(&mut out);
     let header = String::from_utf8(out).expect("the header is text");
     // rustdoc's heading says nothing to a C programmer; the duties below it do.
-    header.replace("\n # Safety\n", "\n")
+    opaque_handles(&header.replace("\n # Safety\n", "\n"))
+}
+
+/// `Handle<PoolState>` is how Rust sees what C knows as `struct fcgiguard_pool`.
+fn opaque_handles(header: &str) -> String {
+    let mut out = String::new();
+    for block in header.split("\n\n") {
+        if block.contains("typedef struct Handle_") {
+            continue;
+        }
+        for line in block.lines() {
+            match line.strip_prefix("typedef Handle_").and_then(|rest| rest.split_once(' ')) {
+                Some((_, name)) => out.push_str(&format!("typedef struct {} {name}", name.trim_end_matches(';'))),
+                None => out.push_str(line),
+            }
+            out.push('\n');
+        }
+        out.push('\n');
+    }
+    out.trim_end().to_owned() + "\n"
 }
 
 /// PHP's FFI reads declarations only: no preprocessor lines, no comments, no C++ guards.
@@ -81,16 +100,19 @@ fn declared() -> BTreeSet<String> {
     names
 }
 
-/// Where cargo put the shared library of this test's profile.
-fn library() -> Option<PathBuf> {
-    let exe = std::env::current_exe().ok()?;
-    let dir = exe.parent()?.parent()?;
-    [dir.join("libfcgiguard.so"), dir.join("deps/libfcgiguard.so")].into_iter().find(|p| p.exists())
+/// The shared library of the dev profile, built afresh: `cargo test` alone does not build it.
+fn library() -> PathBuf {
+    let built =
+        Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "fcgiguard-ffi"]).current_dir(root()).status();
+    assert!(built.expect("cargo runs").success(), "the library builds");
+    let exe = std::env::current_exe().expect("the test has a path");
+    let target = exe.ancestors().nth(3).expect("target/PROFILE/deps/test");
+    target.join("debug/libfcgiguard.so")
 }
 
 #[test]
 fn the_library_exports_exactly_what_the_header_declares() {
-    let library = library().expect("libfcgiguard.so is built; run: cargo build -p fcgiguard-ffi");
+    let library = library();
     let out = Command::new("nm").args(["-D", "--defined-only"]).arg(&library).output().expect("nm runs (binutils)");
     let text = String::from_utf8_lossy(&out.stdout);
     let exported: BTreeSet<String> =

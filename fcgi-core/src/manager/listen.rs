@@ -141,6 +141,12 @@ impl Listener {
         }
     }
 
+    /// In a forked child: file and lock stay the parent's affair. The child's copy of the lock is closed, so that the lock ends
+    /// with the manager.
+    pub fn forget_file(&mut self) {
+        self.file = None;
+    }
+
     /// How the socket is named for SERVER_STARTER_PORT.
     pub fn starter_name(&self) -> String {
         match &self.bound {

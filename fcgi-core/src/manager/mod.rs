@@ -6,8 +6,10 @@
 
 pub mod action;
 pub mod board;
+pub mod executor;
 pub mod listen;
 pub mod options;
 pub mod policy;
 pub mod scoreboard;
+pub mod spawn;
 pub mod worker;

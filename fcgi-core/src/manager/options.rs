@@ -268,6 +268,15 @@ choice! {
     }
 }
 choice! {
+    /// What counts as a worker's memory.
+    MemoryKind {
+        /// Proportional share: pages shared with others count in parts.
+        Pss = "pss",
+        /// Resident set: shared pages count whole.
+        Rss = "rss",
+    }
+}
+choice! {
     /// How the log is written.
     LogFormat {
         /// For people.
@@ -350,6 +359,7 @@ options! {
     max_requests: u64 = "0", "A worker is replaced after so many requests; 0 is never.";
     max_lifetime: Duration = "0", "A worker is replaced after so long; 0 is never.";
     max_memory: Bytes = "0", "A worker is replaced when it uses so much memory in `memory_samples` samples in a row; 0 is never.";
+    memory_kind: MemoryKind = "pss", "What counts as memory: the proportional share (shared pages divided), or the resident set.";
     memory_samples: u32 = "3", "Samples in a row that count as too much memory.";
     sample_interval: Duration = "1s", "How often scoreboard, queue and memory are looked at.";
     jitter: u32 = "10", "Spread of max_requests and max_lifetime in percent, so that workers are not all replaced at once.";
@@ -528,6 +538,11 @@ impl PoolOptions {
             }
         }
         faults
+    }
+
+    /// Whether memory is counted as the proportional share.
+    pub fn memory_kind_pss(&self) -> bool {
+        self.memory_kind == MemoryKind::Pss
     }
 
     /// The most workers the pool may have, reload not counted.

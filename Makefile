@@ -1,0 +1,65 @@
+# Everything there is to do here. `make` alone lists it. A target is listed only when what it runs is in the tree.
+SHELL := /bin/sh
+CARGO ?= cargo
+PREFIX ?= /usr/local
+# Arguments of `make demo`: a program of yours in place of the built-in responder, as in make demo APP='perl app.pl'
+APP ?=
+BIN := target/release/fcgiguard
+
+.DEFAULT_GOAL := help
+
+# Scripts of parts that arrive on their own: tests/NAME/run each, listed and made into a target when present.
+OPTIONAL := bench sim chaos peers fuzz soak
+PRESENT := $(foreach part,$(OPTIONAL),$(if $(wildcard tests/$(part)/run),$(part)))
+
+.PHONY: help
+help: ## this list
+	@printf 'make TARGET, where TARGET is one of\n'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  %-10s %s\n' "$$name" "$$text"; done
+	@for part in $(PRESENT); do \
+		printf '  %-10s %s\n' "$$part" "$$(sed -n 's/^# What: //p' tests/$$part/run | head -n1)"; done
+
+.PHONY: deps
+deps: ## install what the build and the tests need (apt packages, Python packages in .deps/venv)
+	@tests/deps.sh
+
+.PHONY: build
+build: ## build everything in release mode
+	$(CARGO) build --release --workspace
+
+.PHONY: demo
+demo: ## the main job: a pool, probed, loaded, hurt, reloaded; ends within a minute (APP='perl app.pl' for your program)
+	@$(CARGO) build --quiet --release --workspace
+	@$(BIN) demo $(if $(strip $(APP)),--app '$(subst ','\'',$(APP))')
+
+.PHONY: check
+check: ## deps, build and every test; stops at the first failure (ONLY='NAME ...' runs some steps, see tests/check.sh)
+	@tests/check.sh $(ONLY)
+
+.PHONY: interop
+interop: ## the tests with real servers alone (K=EXPRESSION chooses, as in pytest -k)
+	@tests/check.sh build interop
+
+.PHONY: fmt
+fmt: ## format the Rust code
+	$(CARGO) fmt --all
+
+.PHONY: install
+install: ## install command, libraries, header and pkg-config file under PREFIX (/usr/local) and DESTDIR
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tests/install.sh install
+
+.PHONY: uninstall
+uninstall: ## remove what install put there
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tests/install.sh uninstall
+
+.PHONY: clean
+clean: ## remove what was built (.deps stays: remove it by hand to start from nothing)
+	$(CARGO) clean --quiet
+
+define part_target
+.PHONY: $(1)
+$(1):
+	@tests/$(1)/run $$(ARGS)
+endef
+$(foreach part,$(PRESENT),$(eval $(call part_target,$(part))))

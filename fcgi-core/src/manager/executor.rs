@@ -1,0 +1,864 @@
+//! The executor: turns what the system reports into the policy's events, and carries out its actions. One poll loop; a pidfd per
+//! child, so that no SIGCHLD handler is needed in a host and nobody else's children are reaped.
+
+use super::action::{Action, ChangeId, Ended, Event, ReadyHow, Sample, Slot};
+use super::board::{Board, BoardError};
+use super::listen::{self, ListenError, Listener};
+use super::options::{
+    parse_signal_entry, signal_number, Cooperate, OptionFault, Output, PoolOptions, Ready, SignalDoes,
+};
+use super::policy::status::PoolStatus;
+use super::policy::Policy;
+use super::scoreboard::{flag, State};
+use super::spawn::{Command, CommandError, Template, Wiring};
+use super::worker::Worker;
+use crate::error::{Code, Coded};
+use crate::event::{Level, Notice, WorkerRef};
+use crate::sys::poll::{self, PollFd};
+use crate::sys::{fd, process, signal, time, SysError};
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering;
+
+/// How a host makes a process of itself.
+pub trait Host {
+    /// Forks in the host's own way: the child's id, 0 in the child, or an error.
+    fn fork(&mut self) -> std::io::Result<i32>;
+}
+
+/// The C library's fork, for hosts without hooks of their own.
+pub struct PlainHost;
+
+impl Host for PlainHost {
+    fn fork(&mut self) -> std::io::Result<i32> {
+        process::fork().map_err(|e| e.source)
+    }
+}
+
+/// How workers are made.
+pub enum Mode {
+    /// A command is executed.
+    Exec(Vec<OsString>),
+    /// The host forks; [`Manager::step`] returns in each child.
+    Fork(Box<dyn Host>),
+}
+
+/// Everything that is wrong with a start, at once. Nothing was started and nothing is bound.
+#[derive(Debug)]
+pub struct OpenError {
+    /// Wrong options.
+    pub options: Vec<OptionFault>,
+    /// A command that cannot be started.
+    pub command: Option<CommandError>,
+    /// Addresses that cannot be listened on.
+    pub listen: Vec<ListenError>,
+    /// What else failed.
+    pub other: Option<BoardError>,
+}
+
+impl OpenError {
+    /// Each fault, a line.
+    pub fn lines(&self) -> Vec<String> {
+        let options = self.options.iter().map(ToString::to_string);
+        let command = self.command.iter().map(ToString::to_string);
+        let listen = self.listen.iter().map(ToString::to_string);
+        options.chain(command).chain(listen).chain(self.other.iter().map(ToString::to_string)).collect()
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines().join("; "))
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl Coded for OpenError {
+    fn code(&self) -> Code {
+        let option = self.options.first().map(|o| o.code);
+        let command = self.command.as_ref().map(Coded::code);
+        let listen = self.listen.first().map(Coded::code);
+        option.or(command).or(listen).or(self.other.as_ref().map(Coded::code)).unwrap_or(Code::Internal)
+    }
+}
+
+/// What a step came to.
+pub enum Step {
+    /// Nothing for the host.
+    Idle,
+    /// Notices wait in [`Manager::next_notice`].
+    Notices,
+    /// This is a new worker: the host's code goes on here.
+    Worker(Worker),
+    /// The pool has ended.
+    Ended {
+        /// What the process should exit with.
+        code: i32,
+        /// Why, one sentence.
+        reason: String,
+    },
+}
+
+/// A worker's process, as the manager holds it.
+struct Child {
+    slot: Slot,
+    pid: i32,
+    generation: u32,
+    pidfd: OwnedFd,
+    /// Write end; closing it tells the worker that nobody looks after it.
+    lifeline: OwnedFd,
+    ready: Option<Lines>,
+    output: Option<Lines>,
+    exec_report: Option<OwnedFd>,
+    exec_error: Option<String>,
+    started_at: u64,
+    is_ready: bool,
+}
+
+/// A pipe read line by line.
+struct Lines {
+    pipe: OwnedFd,
+    partial: Vec<u8>,
+}
+
+/// A line longer than this is cut: a worker must not fill the manager's memory.
+const LINE_MAX: usize = 8192;
+
+impl Lines {
+    fn new(pipe: OwnedFd) -> Lines {
+        Lines { pipe, partial: Vec::new() }
+    }
+
+    /// Complete lines that have come; false once the pipe has ended.
+    fn read(&mut self, lines: &mut Vec<String>) -> bool {
+        let mut buffer = [0u8; 4096];
+        loop {
+            match fd::read(self.pipe.as_fd(), &mut buffer) {
+                Ok(0) => {
+                    if !self.partial.is_empty() {
+                        lines.push(String::from_utf8_lossy(&std::mem::take(&mut self.partial)).into_owned());
+                    }
+                    return false;
+                }
+                Ok(count) => {
+                    for &byte in buffer.iter().take(count) {
+                        if byte == b'\n' || self.partial.len() >= LINE_MAX {
+                            lines.push(String::from_utf8_lossy(&std::mem::take(&mut self.partial)).into_owned());
+                        }
+                        if byte != b'\n' {
+                            self.partial.push(byte);
+                        }
+                    }
+                }
+                Err(error) if error.errno() == libc::EINTR => {}
+                Err(_) => return true,
+            }
+        }
+    }
+}
+
+/// The pre-fork manager of one pool.
+pub struct Manager {
+    options: PoolOptions,
+    policy: Policy,
+    board: Board,
+    listeners: Vec<Listener>,
+    mode: Mode,
+    template: Option<Template>,
+    children: Vec<Child>,
+    notices: VecDeque<Notice>,
+    outcomes: VecDeque<(ChangeId, Result<String, String>)>,
+    next_change: ChangeId,
+    signals: Option<signal::SelfPipe>,
+    next_sample: u64,
+    /// Listening sockets are in blocking mode: a worker that does not cooperate would spin or fail otherwise.
+    blocking: bool,
+    soft_signal: i32,
+    stop_signal: i32,
+    ended: Option<(i32, String)>,
+    started: bool,
+    pidfile: Option<std::path::PathBuf>,
+    born: Option<Worker>,
+}
+
+impl Manager {
+    #[allow(clippy::result_large_err)] // once per process, and it must carry every fault
+    /// Checks everything, then binds. On error nothing was started and nothing is bound.
+    pub fn open(options: PoolOptions, mode: Mode) -> Result<Manager, OpenError> {
+        let mut error = OpenError { options: options.validate(), command: None, listen: Vec::new(), other: None };
+        let mut template = None;
+        if let Mode::Exec(argv) = &mode {
+            match Command::resolve(argv) {
+                Ok(command) => match Template::new(command, &options) {
+                    Ok(made) => template = Some(made),
+                    Err(fault) => error.options.push(fault),
+                },
+                Err(fault) => error.command = Some(fault),
+            }
+        }
+        if !error.options.is_empty() || error.command.is_some() {
+            return Err(error);
+        }
+        let board = match Board::create(options.lines()) {
+            Ok(board) => board,
+            Err(fault) => return Err(OpenError { other: Some(fault), ..error }),
+        };
+        let listeners = match listen::open_all(&options) {
+            Ok(listeners) => listeners,
+            Err(faults) => return Err(OpenError { listen: faults, ..error }),
+        };
+        let now = time::monotonic_ms();
+        let mut manager = Manager {
+            policy: Policy::new(&options, now ^ u64::from(std::process::id()) << 32),
+            board,
+            listeners,
+            template,
+            mode,
+            children: Vec::new(),
+            notices: VecDeque::new(),
+            outcomes: VecDeque::new(),
+            next_change: 1,
+            signals: None,
+            next_sample: now + options.sample_interval.0,
+            blocking: false,
+            soft_signal: signal_number(&options.request_signal).unwrap_or(libc::SIGTERM),
+            stop_signal: signal_number(&options.stop_signal).unwrap_or(libc::SIGTERM),
+            ended: None,
+            started: false,
+            pidfile: None,
+            born: None,
+            options,
+        };
+        let cooperates = match &manager.template {
+            Some(template) => template.preloads(),
+            None => true,
+        };
+        manager.set_blocking(!cooperates);
+        manager.write_pidfile();
+        Ok(manager)
+    }
+
+    fn write_pidfile(&mut self) {
+        if self.options.pidfile.is_empty() {
+            return;
+        }
+        let path = std::path::PathBuf::from(&self.options.pidfile);
+        match std::fs::write(&path, format!("{}\n", std::process::id())) {
+            Ok(()) => self.pidfile = Some(path),
+            Err(error) => self.tell(Level::Warning, "pidfile", None, format!("pidfile {}: {error}", path.display())),
+        }
+    }
+
+    fn set_blocking(&mut self, blocking: bool) {
+        self.blocking = blocking;
+        for listener in &self.listeners {
+            // A socket that refuses is one that nobody can use: the workers will say so.
+            let _ = fd::set_nonblocking(listener.fd.as_fd(), !blocking);
+        }
+    }
+
+    /// A listening descriptor by its place; None past the end.
+    pub fn listener(&self, index: usize) -> Option<RawFd> {
+        self.listeners.get(index).map(AsRawFd::as_raw_fd)
+    }
+
+    /// Where each socket is bound, as a person would write it.
+    pub fn addresses(&self) -> Vec<String> {
+        let shown = |l: &Listener| l.bound.as_ref().map_or(l.address.clone(), ToString::to_string);
+        self.listeners.iter().map(shown).collect()
+    }
+
+    /// A picture of the pool.
+    pub fn status(&self) -> PoolStatus {
+        self.policy.status()
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &PoolOptions {
+        &self.options
+    }
+
+    /// The oldest notice that was not taken yet.
+    pub fn next_notice(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// The outcome of a change that has ended, oldest first.
+    pub fn next_outcome(&mut self) -> Option<(ChangeId, Result<String, String>)> {
+        self.outcomes.pop_front()
+    }
+
+    // What may be asked of it ------------------------------------------------------------------------------------
+
+    fn change(&mut self, event: impl FnOnce(ChangeId) -> Event) -> ChangeId {
+        let change = self.next_change;
+        self.next_change += 1;
+        let event = event(change);
+        self.policy.handle(time::monotonic_ms(), event);
+        self.carry_out();
+        change
+    }
+
+    /// Replaces the workers, one generation after the other.
+    pub fn reload(&mut self, reason: &str) -> ChangeId {
+        self.change(|change| Event::Reload { change, reason: reason.to_owned() })
+    }
+
+    /// Another number of workers (static), or another ceiling.
+    pub fn scale(&mut self, workers: u32) -> ChangeId {
+        self.change(|change| Event::Scale { change, workers })
+    }
+
+    /// Ends after the requests in flight.
+    pub fn stop(&mut self) -> ChangeId {
+        self.change(|change| Event::Stop { change })
+    }
+
+    /// Ends now; requests in flight are lost.
+    pub fn quit(&mut self) {
+        self.policy.handle(time::monotonic_ms(), Event::Quit);
+        self.carry_out();
+    }
+
+    /// As if the manager had got this signal: for hosts with handlers of their own.
+    pub fn signal(&mut self, number: i32) {
+        let does = self.options.signals.iter().filter_map(|e| parse_signal_entry(e)).find(|(n, _)| *n == number);
+        match does.map(|d| d.1) {
+            Some(SignalDoes::Drain) => drop(self.stop()),
+            Some(SignalDoes::Quit) => self.quit(),
+            Some(SignalDoes::Reload) => drop(self.reload("signal")),
+            Some(SignalDoes::Upgrade) => drop(self.change(|change| Event::Upgrade { change })),
+            Some(SignalDoes::More) => self.step_by(1),
+            Some(SignalDoes::Fewer) => self.step_by(-1),
+            Some(SignalDoes::Reopen | SignalDoes::Ignore) | None => {}
+        }
+    }
+
+    fn step_by(&mut self, by: i32) {
+        self.policy.handle(time::monotonic_ms(), Event::Step { by });
+        self.carry_out();
+    }
+
+    // The loop -----------------------------------------------------------------------------------------------------
+
+    /// Runs to the end with signal handlers of its own, which are put back. In fork mode it also returns in each child.
+    pub fn run(&mut self, mut told: impl FnMut(&Notice)) -> Result<Step, SysError> {
+        let numbers: Vec<i32> =
+            self.options.signals.iter().filter_map(|e| parse_signal_entry(e)).map(|(n, _)| n).collect();
+        self.signals = Some(signal::SelfPipe::install(&numbers)?);
+        loop {
+            let step = self.step(-1);
+            while let Some(notice) = self.next_notice() {
+                told(&notice);
+            }
+            match step {
+                Ok(Step::Idle | Step::Notices) => {}
+                end => {
+                    self.signals = None;
+                    return end;
+                }
+            }
+        }
+    }
+
+    /// How long [`Manager::step`] would wait at most, in ms; None for as long as it likes.
+    pub fn next_timer_ms(&self) -> Option<u64> {
+        let now = time::monotonic_ms();
+        let sample =
+            (self.started && !self.children.is_empty() || self.policy.wants_wakeup()).then_some(self.next_sample);
+        let alive =
+            self.children.iter().filter(|c| self.waits_for_life(c)).map(|c| c.started_at + self.options.alive_after.0);
+        let soonest = self.policy.next_deadline().into_iter().chain(sample).chain(alive).min();
+        soonest.map(|at| at.saturating_sub(now))
+    }
+
+    /// Waits at most `timeout_ms` (-1: for as long as needed) for something to happen, and deals with it.
+    pub fn step(&mut self, timeout_ms: i64) -> Result<Step, SysError> {
+        if let Some((code, reason)) = &self.ended {
+            return Ok(Step::Ended { code: *code, reason: reason.clone() });
+        }
+        if !self.started {
+            self.started = true;
+            self.policy.handle(time::monotonic_ms(), Event::Start);
+            self.carry_out();
+            if let Some(worker) = self.born.take() {
+                return Ok(Step::Worker(worker));
+            }
+        }
+        let mut wait = timeout_ms;
+        if let Some(timer) = self.next_timer_ms() {
+            let timer = i64::try_from(timer).unwrap_or(i64::MAX);
+            wait = if wait < 0 { timer } else { wait.min(timer) };
+        }
+        if !self.notices.is_empty() {
+            wait = 0;
+        }
+        let wait = i32::try_from(wait.min(i64::from(i32::MAX))).unwrap_or(-1);
+        let mut fds = self.poll_set();
+        match poll::poll(&mut fds, wait) {
+            Ok(_) => {}
+            // A host's signal: give it its turn.
+            Err(error) if error.errno() == libc::EINTR => {}
+            Err(error) => return Err(error),
+        }
+        let happened: Vec<RawFd> = fds.iter().filter(|p| p.happened() != 0).map(PollFd::fd).collect();
+        self.look(&happened);
+        self.time_passes();
+        self.carry_out();
+        if let Some(worker) = self.born.take() {
+            return Ok(Step::Worker(worker));
+        }
+        if let Some((code, reason)) = &self.ended {
+            return Ok(Step::Ended { code: *code, reason: reason.clone() });
+        }
+        Ok(if self.notices.is_empty() { Step::Idle } else { Step::Notices })
+    }
+
+    fn poll_set(&self) -> Vec<PollFd> {
+        let mut fds = Vec::with_capacity(2 + self.children.len() * 3);
+        if let Some(signals) = &self.signals {
+            fds.push(PollFd::new(signals.fd(), poll::IN));
+        }
+        for child in &self.children {
+            fds.push(PollFd::new(child.pidfd.as_raw_fd(), poll::IN));
+            for lines in [&child.ready, &child.output].into_iter().flatten() {
+                fds.push(PollFd::new(lines.pipe.as_raw_fd(), poll::IN));
+            }
+            if let Some(report) = &child.exec_report {
+                fds.push(PollFd::new(report.as_raw_fd(), poll::IN));
+            }
+        }
+        if self.policy.wants_wakeup() {
+            fds.extend(self.listeners.iter().map(|l| PollFd::new(l.as_raw_fd(), poll::IN)));
+        }
+        fds
+    }
+
+    fn look(&mut self, happened: &[RawFd]) {
+        let is = |fd: RawFd| happened.contains(&fd);
+        if let Some(signals) = &self.signals {
+            if is(signals.fd()) {
+                for number in signals.take() {
+                    self.signal(number);
+                }
+            }
+        }
+        if self.policy.wants_wakeup() && self.listeners.iter().any(|l| is(l.as_raw_fd())) {
+            self.policy.handle(time::monotonic_ms(), Event::Samples { workers: Vec::new(), queue: Some((1, 0)) });
+        }
+        let slots: Vec<Slot> = self.children.iter().map(|c| c.slot).collect();
+        for slot in slots {
+            self.look_at_child(slot, &is);
+        }
+    }
+
+    fn look_at_child(&mut self, slot: Slot, is: &impl Fn(RawFd) -> bool) {
+        let Some(at) = self.children.iter().position(|c| c.slot == slot) else {
+            return;
+        };
+        let mut said = Vec::new();
+        let mut printed = Vec::new();
+        let Some(child) = self.children.get_mut(at) else {
+            return;
+        };
+        if let Some(report) = child.exec_report.as_ref().filter(|r| is(r.as_raw_fd())) {
+            if let Some(result) = process::exec_report(report) {
+                child.exec_report = None;
+                child.exec_error = result.map(|error| error.to_string());
+            }
+        }
+        if child.ready.as_ref().is_some_and(|l| is(l.pipe.as_raw_fd()))
+            && !child.ready.as_mut().is_some_and(|l| l.read(&mut said))
+        {
+            child.ready = None;
+        }
+        if child.output.as_ref().is_some_and(|l| is(l.pipe.as_raw_fd()))
+            && !child.output.as_mut().is_some_and(|l| l.read(&mut printed))
+        {
+            child.output = None;
+        }
+        let who = WorkerRef { slot, pid: child.pid, generation: child.generation };
+        let ended = is(child.pidfd.as_raw_fd());
+        for line in printed {
+            self.tell(Level::Info, "output", Some(who), line);
+        }
+        for line in said {
+            self.heard(slot, &line);
+        }
+        if ended {
+            self.reap(slot);
+        }
+    }
+
+    /// A line of a worker's ready pipe, in sd_notify's grammar, or s6's bare newline.
+    fn heard(&mut self, slot: Slot, line: &str) {
+        let now = time::monotonic_ms();
+        match line.split_once('=') {
+            Some(("READY", "1")) => self.is_ready(slot, ReadyHow::Said),
+            None if line.is_empty() => self.is_ready(slot, ReadyHow::Said),
+            Some(("FATAL", why)) => self.policy.handle(now, Event::Fatal { slot, why: why.to_owned() }),
+            _ => {}
+        }
+    }
+
+    fn is_ready(&mut self, slot: Slot, how: ReadyHow) {
+        let Some(child) = self.children.iter_mut().find(|c| c.slot == slot) else {
+            return;
+        };
+        if child.is_ready {
+            return;
+        }
+        child.is_ready = true;
+        let who = WorkerRef { slot, pid: child.pid, generation: child.generation };
+        let cooperates = self.board.line(slot).is_some_and(|l| l.flags.load(Ordering::Acquire) & flag::COOPERATES != 0);
+        if !cooperates {
+            if let Some(line) = self.board.line(slot) {
+                line.state.store(State::Idle as u32, Ordering::Release);
+            }
+            if !self.blocking {
+                self.set_blocking(true);
+                self.tell(
+                    Level::Notice,
+                    "not_cooperating",
+                    Some(who),
+                    "does not cooperate: it is only observed".into(),
+                );
+            }
+        }
+        self.policy.handle(time::monotonic_ms(), Event::Ready { slot, how });
+    }
+
+    fn waits_for_life(&self, child: &Child) -> bool {
+        let cooperates =
+            || self.board.line(child.slot).is_some_and(|l| l.flags.load(Ordering::Acquire) & flag::COOPERATES != 0);
+        !child.is_ready
+            && match self.options.ready {
+                Ready::Said => false,
+                Ready::Alive => true,
+                // One that cooperates will say so itself.
+                Ready::Auto => !cooperates(),
+            }
+    }
+
+    fn reap(&mut self, slot: Slot) {
+        let Some(at) = self.children.iter().position(|c| c.slot == slot) else {
+            return;
+        };
+        let Some(pid) = self.children.get(at).map(|c| c.pid) else {
+            return;
+        };
+        let Ok(Some(status)) = process::reap(pid) else {
+            return;
+        };
+        let mut child = self.children.swap_remove(at);
+        // What it said and printed last is still in the pipes.
+        let (mut said, mut printed) = (Vec::new(), Vec::new());
+        if let Some(lines) = &mut child.ready {
+            lines.read(&mut said);
+        }
+        if let Some(lines) = &mut child.output {
+            lines.read(&mut printed);
+        }
+        let who = WorkerRef { slot, pid, generation: child.generation };
+        for line in printed {
+            self.tell(Level::Info, "output", Some(who), line);
+        }
+        for line in said.iter().filter(|line| line.starts_with("FATAL=")) {
+            self.heard(slot, line);
+        }
+        if let Some(line) = self.board.line(slot) {
+            line.state.store(State::Empty as u32, Ordering::Release);
+            line.pid.store(0, Ordering::Relaxed);
+        }
+        if let Some(report) = &child.exec_report {
+            if let Some(Some(error)) = process::exec_report(report) {
+                child.exec_error = Some(error.to_string());
+            }
+        }
+        let now = time::monotonic_ms();
+        if let Some(reason) = child.exec_error {
+            return self.policy.handle(now, Event::SpawnFailed { slot, reason });
+        }
+        let ended = match (status.code(), status.signal()) {
+            (_, Some(number)) => Ended::Signal(number),
+            (code, None) => Ended::Code(code.unwrap_or(0)),
+        };
+        self.policy.handle(now, Event::Exited { slot, ended });
+        // A worker that was woken for a connection may have left without taking it.
+        for child in &self.children {
+            nudge(child.lifeline.as_fd());
+        }
+    }
+
+    fn time_passes(&mut self) {
+        let now = time::monotonic_ms();
+        let alive: Vec<Slot> = self
+            .children
+            .iter()
+            .filter(|c| {
+                self.waits_for_life(c) && now >= c.started_at + self.options.alive_after.0 && c.exec_error.is_none()
+            })
+            .map(|c| c.slot)
+            .collect();
+        for slot in alive {
+            self.is_ready(slot, ReadyHow::Alive);
+        }
+        if now >= self.next_sample {
+            self.next_sample = now + self.options.sample_interval.0;
+            self.sample(now);
+        }
+        if self.policy.next_deadline().is_some_and(|at| at <= now) {
+            self.policy.tick(now);
+        }
+    }
+
+    fn sample(&mut self, now: u64) {
+        let wants_memory = self.options.max_memory.0 > 0;
+        let workers = self
+            .children
+            .iter()
+            .filter(|c| c.is_ready)
+            .filter_map(|child| {
+                let line = self.board.line(child.slot)?;
+                let since = line.busy_since.load(Ordering::Acquire);
+                let busy = line.state() == State::Busy && since > 0;
+                Some(Sample {
+                    slot: child.slot,
+                    busy,
+                    // A hostile worker's future start is now.
+                    busy_since: since.min(now),
+                    deadline: line.deadline.load(Ordering::Relaxed),
+                    requests: line.requests.load(Ordering::Relaxed),
+                    memory: if wants_memory { memory_of(child.pid, self.options.memory_kind_pss()) } else { None },
+                })
+            })
+            .collect();
+        self.policy.handle(now, Event::Samples { workers, queue: self.queue() });
+    }
+
+    /// Waiting and limit of the fullest listening socket.
+    fn queue(&self) -> Option<(u32, u32)> {
+        None
+    }
+
+    // Carrying out -------------------------------------------------------------------------------------------------
+
+    fn carry_out(&mut self) {
+        while let Some(action) = self.policy.next_action() {
+            match action {
+                Action::Spawn { slot, generation } => {
+                    if self.spawn(slot, generation) {
+                        // This is the child: the manager's state is not its own any more.
+                        return;
+                    }
+                }
+                Action::Drain { slot } => self.drain(slot),
+                Action::Soften { slot } => self.send(slot, self.soft_signal),
+                Action::Kill { slot } => self.send(slot, libc::SIGKILL),
+                Action::Tell(notice) => self.notices.push_back(notice),
+                Action::Finished { change, result } => self.outcomes.push_back((change, result)),
+                Action::CloseListeners => {
+                    for listener in &mut self.listeners {
+                        listener.remove_file();
+                    }
+                    self.listeners.clear();
+                }
+                Action::Ended { code, reason } => {
+                    if let Some(path) = self.pidfile.take() {
+                        let _ = std::fs::remove_file(path);
+                    }
+                    self.ended = Some((code, reason));
+                }
+                Action::Probe => {}
+                Action::CheckUpgrade => {
+                    let result = Err("this host cannot re-execute itself".to_owned());
+                    self.policy.handle(time::monotonic_ms(), Event::UpgradeChecked { result });
+                }
+                Action::Reexec => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, level: Level, kind: &'static str, worker: Option<WorkerRef>, text: String) {
+        let pool = self.options.name.clone();
+        self.notices.push_back(Notice { level, kind, pool, worker, text });
+    }
+
+    fn send(&self, slot: Slot, number: i32) {
+        if let Some(child) = self.children.iter().find(|c| c.slot == slot) {
+            // It may have ended a moment ago: its pid is ours until it is reaped, so nobody else is hit.
+            let _ = process::kill(child.pid, number);
+        }
+    }
+
+    fn drain(&mut self, slot: Slot) {
+        let Some(child) = self.children.iter().find(|c| c.slot == slot) else {
+            return;
+        };
+        let line = self.board.line(slot);
+        let cooperates = line.is_some_and(|l| l.flags.load(Ordering::Acquire) & flag::COOPERATES != 0);
+        if let Some(line) = line {
+            line.drain();
+        }
+        if cooperates && child.is_ready {
+            nudge(child.lifeline.as_fd());
+        } else {
+            let _ = process::kill(child.pid, self.stop_signal);
+        }
+    }
+
+    /// True in the child of a fork-mode spawn.
+    fn spawn(&mut self, slot: Slot, generation: u32) -> bool {
+        let result = match &self.template {
+            Some(_) => self.spawn_exec(slot, generation).map(|()| false),
+            None => self.spawn_fork(slot, generation),
+        };
+        match result {
+            Ok(is_child) => is_child,
+            Err(reason) => {
+                self.policy.handle(time::monotonic_ms(), Event::SpawnFailed { slot, reason });
+                false
+            }
+        }
+    }
+
+    fn reset_line(&self, slot: Slot, generation: u32) {
+        if let Some(line) = self.board.line(slot) {
+            line.reset(generation);
+        }
+    }
+
+    fn add_child(
+        &mut self,
+        slot: Slot,
+        generation: u32,
+        pid: i32,
+        pipes: (OwnedFd, OwnedFd, Option<OwnedFd>),
+        exec: Option<OwnedFd>,
+    ) -> Result<(), String> {
+        let (lifeline, ready, output) = pipes;
+        let pidfd = process::pidfd(pid).map_err(|e| e.to_string())?;
+        if let Some(line) = self.board.line(slot) {
+            line.pid.store(pid as u32, Ordering::Relaxed);
+        }
+        self.children.push(Child {
+            slot,
+            pid,
+            generation,
+            pidfd,
+            lifeline,
+            ready: Some(Lines::new(ready)),
+            output: output.map(Lines::new),
+            exec_report: exec,
+            exec_error: None,
+            started_at: time::monotonic_ms(),
+            is_ready: false,
+        });
+        self.policy.handle(time::monotonic_ms(), Event::Spawned { slot, pid });
+        Ok(())
+    }
+
+    fn spawn_exec(&mut self, slot: Slot, generation: u32) -> Result<(), String> {
+        let text = |e: SysError| e.to_string();
+        let (lifeline_read, lifeline_write) = fd::pipe().map_err(text)?;
+        let (ready_read, ready_write) = fd::pipe().map_err(text)?;
+        let output = match self.options.output {
+            Output::Capture => Some(fd::pipe().map_err(text)?),
+            Output::Inherit => None,
+        };
+        if let Some((_, write)) = &output {
+            // The worker's side must wait when the pipe is full, not fail.
+            fd::set_nonblocking(write.as_fd(), false).map_err(text)?;
+        }
+        self.reset_line(slot, generation);
+        let wiring = Wiring {
+            slot,
+            generation,
+            board: self.board.fd().as_raw_fd(),
+            lifeline: lifeline_read.as_raw_fd(),
+            ready: ready_write.as_raw_fd(),
+            output: output.as_ref().map(|o| o.1.as_raw_fd()),
+            notify: None,
+            blocking: self.blocking,
+        };
+        let template = self.template.as_ref().ok_or("no command")?;
+        let plan = template.plan(&self.listeners, &wiring).map_err(|e| e.to_string())?;
+        let (pid, report) = process::spawn(&plan).map_err(text)?;
+        let pipes = (lifeline_write, ready_read, output.map(|o| o.0));
+        self.add_child(slot, generation, pid, pipes, Some(report))
+    }
+
+    fn spawn_fork(&mut self, slot: Slot, generation: u32) -> Result<bool, String> {
+        let text = |e: SysError| e.to_string();
+        let (lifeline_read, lifeline_write) = fd::pipe().map_err(text)?;
+        let (ready_read, ready_write) = fd::pipe().map_err(text)?;
+        self.reset_line(slot, generation);
+        let Mode::Fork(host) = &mut self.mode else {
+            return Err("no way to fork".into());
+        };
+        let parent = process::pid();
+        // Blocked around the fork: a signal that comes at once must find the child in its own role.
+        let (signals, worker) = (&mut self.signals, &mut self.born);
+        let (children, listeners, board) = (&mut self.children, &mut self.listeners, &self.board);
+        let pid = signal::block_all_for(|| {
+            let pid = host.fork().map_err(|e| format!("fork: {e}"))?;
+            if pid != 0 {
+                return Ok::<i32, String>(pid);
+            }
+            // The child. First the handlers, while nothing can come in; then everything that is the manager's alone.
+            if let Some(mut pipe) = signals.take() {
+                pipe.restore();
+            }
+            children.clear();
+            for listener in listeners.iter_mut() {
+                listener.forget_file();
+            }
+            // A belt beside the lifeline; a manager that is gone already is found by the lifeline at the first wait.
+            process::die_with_parent(libc::SIGTERM, parent);
+            let _ = signal::leave_on(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
+            if let Ok(copy) = board.fd().try_clone_to_owned() {
+                if let Ok(board) = Board::attach(copy) {
+                    *worker = Some(Worker::new(
+                        board,
+                        slot,
+                        generation,
+                        lifeline_read.try_clone().map_err(|e| e.to_string())?,
+                        ready_write.try_clone().map_err(|e| e.to_string())?,
+                    ));
+                }
+            }
+            Ok(0)
+        })?;
+        if pid == 0 {
+            drop(lifeline_write);
+            if self.born.is_none() {
+                process::exit_now(1);
+            }
+            return Ok(true);
+        }
+        self.add_child(slot, generation, pid, (lifeline_write, ready_read, None), None)?;
+        Ok(false)
+    }
+
+    /// What the preloaded object is expected to do; for the status.
+    pub fn cooperation(&self) -> Cooperate {
+        self.options.cooperate
+    }
+}
+
+/// A byte on the lifeline: look at your line. A full pipe has nudges enough.
+fn nudge(lifeline: BorrowedFd<'_>) {
+    let _ = fd::write(lifeline, b"n");
+}
+
+/// Memory of a process in bytes: proportional share, or resident set.
+fn memory_of(pid: i32, pss: bool) -> Option<u64> {
+    let (file, key) = if pss { ("smaps_rollup", "Pss:") } else { ("status", "VmRSS:") };
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    let kb: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kb * 1024)
+}

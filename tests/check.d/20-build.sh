@@ -1,0 +1,4 @@
+#!/bin/sh
+# What: release build, without warnings from us
+set -eu
+cargo build --release --workspace

@@ -1,0 +1,4 @@
+#!/bin/sh
+# What: clippy, warnings are errors
+set -eu
+cargo clippy --workspace --all-targets -- -D warnings

@@ -14,6 +14,7 @@ pub mod event;
 pub mod limits;
 pub mod manager;
 pub mod params;
+pub mod probe;
 pub mod record;
 pub mod sys;
 pub mod units;

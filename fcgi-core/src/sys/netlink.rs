@@ -8,12 +8,13 @@
 
 use super::net::{self, SockAddr};
 use super::{check, Result, SysError};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
@@ -78,20 +79,60 @@ struct UnixEntry {
     peer: Option<u32>,
 }
 
-/// All listening unix sockets at one moment: one question to the kernel for any number of addresses.
+/// Unix sockets with a path at one moment: one question to the kernel for any number of addresses.
 #[derive(Clone, Debug, Default)]
-pub struct UnixListeners(Vec<UnixEntry>);
+pub struct UnixTable {
+    listening: HashMap<(u32, u32), UnixEntry>,
+    accepted: HashMap<(u32, u32), BTreeSet<u32>>,
+}
 
-impl UnixListeners {
+impl UnixTable {
     /// The socket that a path leads to.
-    pub fn find(&self, path: &std::path::Path) -> Option<Listener> {
-        let file = std::fs::metadata(path).ok().map(|m| (kernel_device(m.dev()), m.ino() as u32));
+    pub fn find(&self, path: &Path) -> Option<Listener> {
+        let entry = self.listening.get(&self.file(path)?)?;
+        Some(Listener { queue: entry.queue, inodes: vec![entry.inode] })
+    }
+
+    /// Inodes of the connections that were accepted from this path and are still held.
+    pub fn accepted(&self, path: &Path) -> BTreeSet<u32> {
+        self.file(path).and_then(|file| self.accepted.get(&file)).cloned().unwrap_or_default()
+    }
+
+    fn file(&self, path: &Path) -> Option<(u32, u32)> {
+        let meta = std::fs::metadata(path).ok()?;
+        let file = (kernel_device(meta.dev()), meta.ino() as u32);
+        if self.listening.contains_key(&file) {
+            return Some(file);
+        }
+        // stat's device differs from the socket's on overlays and subvolumes; then the name decides.
         let name = path.as_os_str().as_bytes();
-        // The device may differ on overlays and subvolumes; then the name decides.
-        let found = file
-            .and_then(|file| self.0.iter().find(|e| e.file == Some(file)))
-            .or_else(|| self.0.iter().find(|e| e.name == name && e.file.map(|f| f.1) == file.map(|f| f.1)))?;
-        Some(Listener { queue: found.queue, inodes: vec![found.inode] })
+        self.listening.iter().find(|(known, e)| known.1 == file.1 && e.name == name).map(|(known, _)| *known)
+    }
+}
+
+/// Listening TCP sockets at one moment.
+#[derive(Debug, Default)]
+pub struct TcpTable(HashMap<u16, Vec<TcpEntry>>);
+
+impl TcpTable {
+    /// The socket that a connection to this address reaches, if the address is this machine's.
+    pub fn find(&self, addr: SocketAddr) -> Option<Listener> {
+        let mut exact = Listener::default();
+        let mut any = Listener::default();
+        for e in self.0.get(&addr.port()).into_iter().flatten() {
+            let place = match e.src {
+                ip if same_ip(ip, addr.ip()) => &mut exact,
+                IpAddr::V4(ip) if ip.is_unspecified() && addr.is_ipv4() => &mut any,
+                // A socket on `::` takes IPv4 too unless it is IPV6_V6ONLY.
+                IpAddr::V6(ip) if ip.is_unspecified() && (addr.is_ipv6() || !e.v6only) => &mut any,
+                _ => continue,
+            };
+            place.queue.waiting += e.queue.waiting;
+            place.queue.limit += e.queue.limit;
+            place.inodes.push(e.inode);
+        }
+        let found = if exact.inodes.is_empty() { any } else { exact };
+        Some(found).filter(|l| !l.inodes.is_empty())
     }
 }
 
@@ -121,15 +162,15 @@ impl Diag {
     /// The listening socket that a connection to this address reaches; None if there is none here.
     pub fn listener(&mut self, addr: &SockAddr) -> Result<Option<Listener>> {
         match addr {
-            SockAddr::Unix(path) => Ok(self.unix_listeners()?.find(path)),
-            SockAddr::Inet(inet) => self.tcp_listener(*inet),
+            SockAddr::Unix(path) => Ok(self.unix_table(false)?.find(path)),
+            SockAddr::Inet(inet) => Ok(self.tcp_table(inet.port())?.find(*inet)),
         }
     }
 
     /// The queue of a listening descriptor of ours.
     pub fn listener_of(&mut self, fd: BorrowedFd<'_>) -> Result<Option<Listener>> {
         match net::local_address(fd)? {
-            Some(SockAddr::Inet(inet)) => self.tcp_listener(inet),
+            Some(SockAddr::Inet(inet)) => Ok(self.tcp_table(inet.port())?.find(inet)),
             _ => {
                 let inode = inode_of(fd)?;
                 let found = self.unix(Some(inode), 1 << LISTEN, SHOW_LISTENER)?;
@@ -138,34 +179,49 @@ impl Diag {
         }
     }
 
-    /// All listening unix sockets.
-    pub fn unix_listeners(&mut self) -> Result<UnixListeners> {
-        Ok(UnixListeners(self.unix(None, 1 << LISTEN, SHOW_LISTENER)?))
+    /// All listening unix sockets with a path, and the accepted ones if asked for.
+    pub fn unix_table(&mut self, with_accepted: bool) -> Result<UnixTable> {
+        let states = (1 << LISTEN) | if with_accepted { 1 << ESTABLISHED } else { 0 };
+        let mut table = UnixTable::default();
+        for entry in self.unix(None, states, SHOW_LISTENER)? {
+            let Some(file) = entry.file else { continue };
+            if entry.state == LISTEN {
+                table.listening.insert(file, entry);
+            } else {
+                // An accepted socket inherits the file of its listener; a client has none unless it was bound.
+                table.accepted.entry(file).or_default().insert(entry.inode);
+            }
+        }
+        Ok(table)
+    }
+
+    /// Listening TCP sockets of one port, or of all (0).
+    pub fn tcp_table(&mut self, port: u16) -> Result<TcpTable> {
+        let mut table = TcpTable::default();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            for entry in self.tcp(family, 1 << LISTEN, Tuple { sport: port, ..Tuple::default() }, DUMP)? {
+                table.0.entry(entry.port).or_default().push(entry);
+            }
+        }
+        Ok(table)
     }
 
     /// Inodes of the connections that were accepted from this address and are still held, also those whose client left.
     pub fn accepted(&mut self, addr: &SockAddr) -> Result<BTreeSet<u32>> {
-        match addr {
-            SockAddr::Unix(path) => {
-                let all = self.unix(None, 1 << ESTABLISHED, SHOW_LISTENER)?;
-                let file = std::fs::metadata(path).ok().map(|m| (kernel_device(m.dev()), m.ino() as u32));
-                let name = path.as_os_str().as_bytes();
-                let ours = |e: &&UnixEntry| e.file.is_some() && (e.file == file || e.name == name);
-                Ok(all.iter().filter(ours).map(|e| e.inode).collect())
-            }
-            SockAddr::Inet(inet) => {
-                let states = (1 << ESTABLISHED) | (1 << CLOSE_WAIT);
-                let mut found = BTreeSet::new();
-                for family in [libc::AF_INET, libc::AF_INET6] {
-                    for e in self.tcp(family, states, Tuple { sport: inet.port(), ..Tuple::default() }, DUMP)? {
-                        if e.inode != 0 && same_ip(e.src, inet.ip()) {
-                            found.insert(e.inode);
-                        }
-                    }
+        let inet = match addr {
+            SockAddr::Unix(path) => return Ok(self.unix_table(true)?.accepted(path)),
+            SockAddr::Inet(inet) => inet,
+        };
+        let states = (1 << ESTABLISHED) | (1 << CLOSE_WAIT);
+        let mut found = BTreeSet::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            for e in self.tcp(family, states, Tuple { sport: inet.port(), ..Tuple::default() }, DUMP)? {
+                if e.inode != 0 && same_ip(e.src, inet.ip()) {
+                    found.insert(e.inode);
                 }
-                Ok(found)
             }
         }
+        Ok(found)
     }
 
     /// How far the server's end of our connection is.
@@ -193,28 +249,6 @@ impl Diag {
             }
             _ => Ok(Stage::Unknown),
         }
-    }
-
-    fn tcp_listener(&mut self, addr: SocketAddr) -> Result<Option<Listener>> {
-        let mut exact = Listener::default();
-        let mut any = Listener::default();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let tuple = Tuple { sport: addr.port(), ..Tuple::default() };
-            for e in self.tcp(family, 1 << LISTEN, tuple, DUMP)? {
-                let place = match e.src {
-                    ip if same_ip(ip, addr.ip()) => &mut exact,
-                    IpAddr::V4(ip) if ip.is_unspecified() && addr.is_ipv4() => &mut any,
-                    // A socket on `::` takes IPv4 too unless it is IPV6_V6ONLY.
-                    IpAddr::V6(ip) if ip.is_unspecified() && (addr.is_ipv6() || !e.v6only) => &mut any,
-                    _ => continue,
-                };
-                place.queue.waiting += e.queue.waiting;
-                place.queue.limit += e.queue.limit;
-                place.inodes.push(e.inode);
-            }
-        }
-        let found = if exact.inodes.is_empty() { any } else { exact };
-        Ok(Some(found).filter(|l| !l.inodes.is_empty()))
     }
 
     fn unix(&mut self, inode: Option<u32>, states: u32, show: u32) -> Result<Vec<UnixEntry>> {
@@ -269,6 +303,7 @@ impl Diag {
         self.ask(&body, flags, |message| {
             let family = i32::from(byte(message, 0));
             let mut entry = TcpEntry {
+                port: u16::from_be_bytes([byte(message, 4), byte(message, 5)]),
                 state: byte(message, 1),
                 src: ip(family, message, 8),
                 dst: ip(family, message, 24),
@@ -343,7 +378,9 @@ struct Tuple {
     dst: Option<IpAddr>,
 }
 
+#[derive(Debug)]
 struct TcpEntry {
+    port: u16,
     state: u8,
     src: IpAddr,
     dst: IpAddr,

@@ -1,0 +1,167 @@
+//! Looks at local servers from outside: kernel tables and /proc. What it finds is judged in `verdict`.
+//!
+//! Each source is read once for all targets that ask within its age, so that hundreds of hung targets cost one reading.
+
+use super::verdict::{Evidence, Holders};
+use crate::sys::net::{self, SockAddr};
+use crate::sys::netlink::{is_local, Diag, Queue, TcpTable, UnixTable};
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+/// How old, in microseconds, a reading may be to be used again: below it nobody can tell the difference.
+const AGE_US: u64 = 100_000;
+/// The same where two samples of a queue are compared.
+const LOOK_AGE_US: u64 = 20_000;
+
+/// The first sample of a queue, to compare with the last.
+#[derive(Debug, Default)]
+pub(super) struct Baseline {
+    waiting: u32,
+    accepted: BTreeSet<u32>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Sight {
+    diag: Option<Diag>,
+    blind: bool,
+    /// Reading, its time, and whether it has the accepted connections too.
+    unix: Option<(u64, bool, UnixTable)>,
+    tcp: Option<(u64, TcpTable)>,
+    local: HashMap<IpAddr, bool>,
+    /// Socket inode to the processes that hold it.
+    holders: Option<(u64, HashMap<u32, Vec<i32>>)>,
+}
+
+impl Sight {
+    /// The listen queue of a local address.
+    pub fn queue(&mut self, addr: &SockAddr, now: u64) -> Option<Queue> {
+        Some(self.listener(addr, now, false)?.queue)
+    }
+
+    /// Looks at the server of `addr`, and at the connection `fd` to it. The processes are only searched when the
+    /// verdict depends on them (`last`). Fills `baseline`, or compares with it.
+    pub fn look(
+        &mut self,
+        addr: &SockAddr,
+        fd: Option<BorrowedFd<'_>>,
+        baseline: &mut Option<Baseline>,
+        last: bool,
+        now: u64,
+    ) -> Evidence {
+        let Some(listener) = self.listener(addr, now, true) else {
+            return Evidence::default();
+        };
+        let accepted = match (addr, &self.unix, &mut self.diag) {
+            (SockAddr::Unix(path), Some((.., table)), _) => table.accepted(path),
+            (SockAddr::Inet(_), _, Some(diag)) => diag.accepted(addr).unwrap_or_default(),
+            _ => BTreeSet::new(),
+        };
+        let mut evidence = Evidence {
+            queue: Some(listener.queue),
+            stage: fd.and_then(|fd| self.diag.as_mut()?.stage(fd).ok()),
+            moved: baseline.as_ref().is_some_and(|b| {
+                listener.queue.waiting < b.waiting || accepted.difference(&b.accepted).next().is_some()
+            }),
+            accepted: accepted.len() as u32,
+            ..Evidence::default()
+        };
+        if last {
+            let listening: BTreeSet<u32> = listener.inodes.into_iter().collect();
+            evidence.owners = self.holders(&listening, now);
+            evidence.workers = match accepted.is_empty() {
+                true => evidence.owners.map(|_| Holders::default()),
+                false => self.holders(&accepted, now),
+            };
+            let pid = fd.and_then(|fd| net::peer_credentials(fd).ok()).map_or(0, |(pid, ..)| pid);
+            if matches!(addr, SockAddr::Unix(_)) && pid > 0 {
+                evidence.listener_stopped = can_run(pid).map(|can| !can);
+            }
+        } else {
+            *baseline = Some(Baseline { waiting: listener.queue.waiting, accepted });
+        }
+        evidence
+    }
+
+    fn listener(&mut self, addr: &SockAddr, now: u64, with_accepted: bool) -> Option<crate::sys::netlink::Listener> {
+        if self.blind {
+            return None;
+        }
+        let diag = match &mut self.diag {
+            Some(diag) => diag,
+            place => {
+                self.blind = true;
+                let diag = place.insert(Diag::open().ok()?);
+                self.blind = false;
+                diag
+            }
+        };
+        let age = if with_accepted { LOOK_AGE_US } else { AGE_US };
+        let fresh = |at: u64| now.saturating_sub(at) < age;
+        match addr {
+            SockAddr::Unix(path) => {
+                if !matches!(&self.unix, Some((at, all, _)) if fresh(*at) && (*all || !with_accepted)) {
+                    self.unix = Some((now, with_accepted, diag.unix_table(with_accepted).ok()?));
+                }
+                self.unix.as_ref()?.2.find(path)
+            }
+            SockAddr::Inet(inet) => {
+                if !*self.local.entry(inet.ip()).or_insert_with(|| is_local(inet.ip())) {
+                    return None;
+                }
+                if !matches!(&self.tcp, Some((at, _)) if fresh(*at)) {
+                    self.tcp = Some((now, diag.tcp_table(0).ok()?));
+                }
+                self.tcp.as_ref()?.1.find(*inet)
+            }
+        }
+    }
+
+    /// Who holds any of these sockets; None if nobody is found, which means that we may not see them: the kernel
+    /// closes a socket that nobody holds.
+    fn holders(&mut self, inodes: &BTreeSet<u32>, now: u64) -> Option<Holders> {
+        if !matches!(&self.holders, Some((at, _)) if now.saturating_sub(*at) < AGE_US) {
+            self.holders = Some((now, scan()));
+        }
+        let (_, all) = self.holders.as_ref()?;
+        let pids: BTreeSet<i32> = inodes.iter().filter_map(|inode| all.get(inode)).flatten().copied().collect();
+        let mut found = Holders::default();
+        for pid in pids {
+            match can_run(pid) {
+                Some(true) => found.running += 1,
+                Some(false) => found.stopped += 1,
+                None => {}
+            }
+        }
+        Some(found).filter(|h| *h != Holders::default())
+    }
+}
+
+/// Every socket of every process whose descriptors we may read.
+fn scan() -> HashMap<u32, Vec<i32>> {
+    let mut all: HashMap<u32, Vec<i32>> = HashMap::new();
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return all;
+    };
+    for process in processes.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for descriptor in descriptors.flatten() {
+            let Ok(target) = std::fs::read_link(descriptor.path()) else { continue };
+            let number = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            if let Some(inode) = number {
+                all.entry(inode).or_default().push(pid);
+            }
+        }
+    }
+    all
+}
+
+/// Whether a process runs or may run again by itself; None if there is none.
+fn can_run(pid: i32) -> Option<bool> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything, also parentheses.
+    let after = stat.iter().rposition(|&b| b == b')')?;
+    let state = stat.get(after + 2)?;
+    Some(!matches!(state, b'T' | b't' | b'Z' | b'X' | b'x'))
+}

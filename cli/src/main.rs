@@ -3,7 +3,6 @@
 
 mod bench;
 mod flags;
-mod json;
 mod run;
 
 use std::ffi::OsString;

@@ -11,6 +11,7 @@ pub mod decode;
 pub mod encode;
 pub mod error;
 pub mod event;
+pub mod json;
 pub mod limits;
 pub mod manager;
 pub mod params;

@@ -32,10 +32,57 @@
 #include <stdint.h>
 
 /*
+ What fcgiguard_pool_step and fcgiguard_pool_run return, besides negative codes.
+ */
+typedef enum {
+  /*
+   Nothing for the host to do.
+   */
+  FCGIGUARD_STEP_IDLE = 0,
+  /*
+   Events wait in fcgiguard_pool_next_event.
+   */
+  FCGIGUARD_STEP_EVENTS = 1,
+  /*
+   This process is a new worker: fcgiguard_pool_worker.
+   */
+  FCGIGUARD_STEP_WORKER = 2,
+  /*
+   The pool has ended: fcgiguard_pool_exit_code.
+   */
+  FCGIGUARD_STEP_ENDED = 3,
+} fcgiguard_step;
+
+/*
  The reason of a failed call. Made once, passed to any number of calls; each failing call overwrites it, a
  succeeding call leaves it alone. One thread at a time.
  */
 typedef struct fcgiguard_error fcgiguard_error;
+
+/*
+ A pre-fork pool: options, then open, then step or run until it has ended.
+ */
+typedef struct fcgiguard_pool fcgiguard_pool;
+
+/*
+ Forks in the host's own way: returns the child's id, 0 in the child, -1 on failure.
+ */
+typedef int32_t (*fcgiguard_fork_fn)(void *userdata);
+
+/*
+ Something that happened in a pool. Belongs to the caller.
+ */
+typedef struct fcgiguard_event fcgiguard_event;
+
+/*
+ A worker's link to its manager. Belongs to the worker's process.
+ */
+typedef struct fcgiguard_worker fcgiguard_worker;
+
+/*
+ Turns a byte stream into canonical text: the shared test vectors of every language run through it.
+ */
+typedef struct fcgiguard_trace fcgiguard_trace;
 
 #ifdef __cplusplus
 extern "C" {
@@ -81,6 +128,389 @@ const char *fcgiguard_code_advice(int32_t code);
  Walks the error table: the code at `index`, 0 past the end.
  */
 int32_t fcgiguard_code_at(size_t index);
+
+/*
+ A pool with the options' defaults. Free it with fcgiguard_pool_free.
+ */
+fcgiguard_pool *fcgiguard_pool_new(void);
+
+/*
+ Frees a pool; NULL is allowed. A pool that has not ended leaves its workers alone; they end by their lifeline. Allowed in a
+ forked child, where it gives memory and descriptors back and touches no socket file.
+
+ `pool` is NULL or came from fcgiguard_pool_new and is not used afterwards.
+ */
+void fcgiguard_pool_free(fcgiguard_pool *pool);
+
+/*
+ Sets an option of the one table from text, as a person would write it ("5s", "64M"); a list option is added to. Only
+ before open. Errors: unknown_option, invalid_option.
+
+ `pool` is valid; `name` and `value` are NUL-terminated; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_set(fcgiguard_pool *pool,
+                           const char *name,
+                           const char *value,
+                           fcgiguard_error *error);
+
+/*
+ Sets an option from a number: milliseconds, bytes or a count, as the option's kind says.
+
+ `pool` is valid; `name` is NUL-terminated; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_set_int(fcgiguard_pool *pool, const char *name, int64_t value, fcgiguard_error *error);
+
+/*
+ An option's value as a person would write it; NULL if there is no such option. Valid until the next call with this pool.
+
+ `pool` and `name` are NULL or valid.
+ */
+const char *fcgiguard_pool_get(fcgiguard_pool *pool,
+                               const char *name);
+
+/*
+ Makes it a pool of a command's processes (exec mode). `argv` is NULL-terminated and copied.
+
+ `pool` is valid; `argv` is an array of NUL-terminated strings that ends with NULL; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_set_command(fcgiguard_pool *pool, const char *const *argv, fcgiguard_error *error);
+
+/*
+ The host's way to fork (fork mode); NULL is the C library's. A host with hooks of its own (Perl, Python) must give its own.
+
+ `pool` is valid; `fork` may be called with `userdata` until the pool is freed; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_set_fork(fcgiguard_pool *pool,
+                                fcgiguard_fork_fn fork,
+                                void *userdata,
+                                fcgiguard_error *error);
+
+/*
+ Adds a descriptor that listens already. It stays the caller's; the pool uses a copy.
+
+ `pool` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_add_listener(fcgiguard_pool *pool, int32_t fd, fcgiguard_error *error);
+
+/*
+ Checks everything and binds. On error (the message has every fault) nothing was started and nothing is bound.
+
+ `pool` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_open(fcgiguard_pool *pool, fcgiguard_error *error);
+
+/*
+ A listening descriptor by its place, -1 past the end. Stays the pool's.
+
+ `pool` is NULL or valid. Allowed in a worker.
+ */
+int32_t fcgiguard_pool_listener(fcgiguard_pool *pool, size_t index);
+
+/*
+ Waits at most `timeout_ms` (-1: as long as needed, 0: not at all) and deals with what happened. Returns a fcgiguard_step.
+ For hosts with a loop and signal handlers of their own: a signal ends the wait early.
+
+ `pool` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_step(fcgiguard_pool *pool,
+                            int64_t timeout_ms,
+                            fcgiguard_error *error);
+
+/*
+ Runs to the end, with signal handlers of its own, which are put back. Returns FCGIGUARD_STEP_WORKER in each child of
+ fork mode and FCGIGUARD_STEP_ENDED in the manager. Events are printed to standard error.
+
+ `pool` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_run(fcgiguard_pool *pool,
+                           fcgiguard_error *error);
+
+/*
+ What the process should exit with, once the pool has ended.
+
+ `pool` is NULL or valid.
+ */
+int32_t fcgiguard_pool_exit_code(fcgiguard_pool *pool);
+
+/*
+ As if the manager had got this signal.
+
+ `pool` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_signal(fcgiguard_pool *pool, int32_t signo, fcgiguard_error *error);
+
+/*
+ Replaces the workers, each new one ready before an old one leaves. `reason` is for the log; NULL is allowed.
+
+ `pool` is valid; `reason` is NULL or NUL-terminated; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_reload(fcgiguard_pool *pool, const char *reason, fcgiguard_error *error);
+
+/*
+ Ends the pool after the requests in flight.
+
+ `pool` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_stop(fcgiguard_pool *pool, fcgiguard_error *error);
+
+/*
+ Ends the pool at once; requests in flight are lost.
+
+ `pool` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_quit(fcgiguard_pool *pool, fcgiguard_error *error);
+
+/*
+ Another number of workers (static), or another ceiling (dynamic, ondemand).
+
+ `pool` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_scale(fcgiguard_pool *pool, uint32_t workers, fcgiguard_error *error);
+
+/*
+ How long the next step would wait at most, in milliseconds; -1 for as long as it likes.
+
+ `pool` is NULL or valid.
+ */
+int64_t fcgiguard_pool_next_timer_ms(fcgiguard_pool *pool);
+
+/*
+ Takes the oldest event: 1 and the event, which is the caller's to free, or 0 when there is none.
+
+ `pool` is valid; `event` is writable; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_next_event(fcgiguard_pool *pool, fcgiguard_event **event, fcgiguard_error *error);
+
+/*
+ Frees an event; NULL is allowed.
+
+ `event` is NULL or came from fcgiguard_pool_next_event and is not used afterwards.
+ */
+void fcgiguard_event_free(fcgiguard_event *event);
+
+/*
+ The event's kind, a stable name like "worker_exited". Valid until the event is freed.
+
+ `event` is NULL or valid.
+ */
+const char *fcgiguard_event_kind(const fcgiguard_event *event);
+
+/*
+ One line for people. Valid until the event is freed.
+
+ `event` is NULL or valid.
+ */
+const char *fcgiguard_event_text(const fcgiguard_event *event);
+
+/*
+ The pool's name. Valid until the event is freed.
+
+ `event` is NULL or valid.
+ */
+const char *fcgiguard_event_pool(const fcgiguard_event *event);
+
+/*
+ How much it matters, as syslog has it: 3 error, 4 warning, 5 notice, 6 info, 7 debug.
+
+ `event` is NULL or valid.
+ */
+int32_t fcgiguard_event_level(const fcgiguard_event *event);
+
+/*
+ The worker's process id; 0 if the event is not about one.
+
+ `event` is NULL or valid.
+ */
+int32_t fcgiguard_event_pid(const fcgiguard_event *event);
+
+/*
+ The worker's generation; 0 if the event is not about one.
+
+ `event` is NULL or valid.
+ */
+int32_t fcgiguard_event_generation(const fcgiguard_event *event);
+
+/*
+ After FCGIGUARD_STEP_WORKER, once: the worker's handle. The pool handle may then only be freed, and asked for its listeners.
+
+ `pool` is valid; `worker` is writable; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_worker(fcgiguard_pool *pool,
+                              fcgiguard_worker **worker,
+                              fcgiguard_error *error);
+
+/*
+ The library's version, for example "0.1.0". Static.
+ */
+const char *fcgiguard_version(void);
+
+/*
+ Whether an address parses: 0, or invalid_address with a message that names the character. Forms: unix:/path, /path,
+ host:port, :port, [v6]:port, fd:N, systemd:NAME.
+
+ `address` is NUL-terminated; `error` is NULL or valid.
+ */
+int32_t fcgiguard_address_check(const char *address,
+                                fcgiguard_error *error);
+
+/*
+ Walks the table of pool options: the name at `index`, NULL past the end. Static.
+ */
+const char *fcgiguard_option_name(size_t index);
+
+/*
+ An option's default, as a person would write it; NULL if there is no such option. Static.
+
+ `name` is NULL or NUL-terminated.
+ */
+const char *fcgiguard_option_default(const char *name);
+
+/*
+ What an option does; NULL if there is no such option. Static.
+
+ `name` is NULL or NUL-terminated.
+ */
+const char *fcgiguard_option_text(const char *name);
+
+/*
+ How an option's value is written ("duration", "size", "count", or its choices); NULL if there is no such option. Static.
+
+ `name` is NULL or NUL-terminated.
+ */
+const char *fcgiguard_option_kind(const char *name);
+
+/*
+ A trace of the side "responder", "multiplexer", "requester" or "pairs"; NULL for any other name.
+
+ `side` is NULL or NUL-terminated.
+ */
+fcgiguard_trace *fcgiguard_trace_new(const char *side);
+
+/*
+ Frees a trace; NULL is allowed.
+
+ `trace` is NULL or came from fcgiguard_trace_new and is not used afterwards.
+ */
+void fcgiguard_trace_free(fcgiguard_trace *trace);
+
+/*
+ Feeds a piece of the stream. A broken rule is no error of this call: see fcgiguard_trace_error.
+
+ `trace` is valid; `input` is readable for `len` bytes; `error` is NULL or valid.
+ */
+int32_t fcgiguard_trace_feed(fcgiguard_trace *trace,
+                             const uint8_t *input,
+                             size_t len,
+                             fcgiguard_error *error);
+
+/*
+ The stream has ended; makes events, output and error.
+
+ `trace` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_trace_finish(fcgiguard_trace *trace, fcgiguard_error *error);
+
+/*
+ The events, one a line. Valid until the trace is fed, finished or freed.
+
+ `trace` is NULL or valid.
+ */
+const char *fcgiguard_trace_events(fcgiguard_trace *trace);
+
+/*
+ What the machine answered by itself, in hex. Valid as the events.
+
+ `trace` is NULL or valid.
+ */
+const char *fcgiguard_trace_output(fcgiguard_trace *trace);
+
+/*
+ "rule offset code" of the broken rule, or "". Valid as the events.
+
+ `trace` is NULL or valid.
+ */
+const char *fcgiguard_trace_error(fcgiguard_trace *trace);
+
+/*
+ In a program that exec mode started: 1 and the worker's handle; 0 when no manager started this process.
+
+ `worker` is writable; `error` is NULL or valid.
+ */
+int32_t fcgiguard_worker_from_environment(fcgiguard_worker **worker, fcgiguard_error *error);
+
+/*
+ Frees a worker; NULL is allowed.
+
+ `worker` is NULL or a handle of this kind that is not used afterwards.
+ */
+void fcgiguard_worker_free(fcgiguard_worker *worker);
+
+/*
+ Says that this worker can serve. The first wait says it too.
+
+ `worker` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_worker_ready(fcgiguard_worker *worker, fcgiguard_error *error);
+
+/*
+ Waits for a connection before an accept of the program's own: 1 when one is there (the worker counts as busy from here
+ on; accept may still find that another worker was faster), 0 when the worker should leave, 2 when the time is over.
+
+ `worker` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_worker_wait(fcgiguard_worker *worker,
+                              int32_t listen_fd,
+                              int64_t timeout_ms,
+                              fcgiguard_error *error);
+
+/*
+ A request begins. No system call.
+
+ `worker` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_worker_pre_dispatch(fcgiguard_worker *worker, fcgiguard_error *error);
+
+/*
+ The request is done: 1 go on, 0 leave. No system call.
+
+ `worker` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_worker_post_dispatch(fcgiguard_worker *worker, fcgiguard_error *error);
+
+/*
+ 1 if the worker should leave.
+
+ `worker` is NULL or valid.
+ */
+int32_t fcgiguard_worker_is_leaving(fcgiguard_worker *worker);
+
+/*
+ The request under way may take until so many milliseconds from now.
+
+ `worker` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_worker_extend_deadline(fcgiguard_worker *worker, int64_t ms, fcgiguard_error *error);
+
+/*
+ Tells the manager that restarting cannot help: it stops the whole pool. The program should exit then.
+
+ `worker` is valid; `why` is NUL-terminated; `error` is NULL or valid.
+ */
+int32_t fcgiguard_worker_fatal(fcgiguard_worker *worker, const char *why, fcgiguard_error *error);
+
+/*
+ The generation of code that this worker belongs to; 0 for NULL.
+
+ `worker` is NULL or valid.
+ */
+int32_t fcgiguard_worker_generation(fcgiguard_worker *worker);
+
+/*
+ Readable when the manager nudges or has died, for loops of the program's own; -1 for NULL.
+
+ `worker` is NULL or valid.
+ */
+int32_t fcgiguard_worker_lifeline_fd(fcgiguard_worker *worker);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -1,5 +1,16 @@
 /* Made from fcgiguard.h for PHP's FFI, which reads no preprocessor lines; do not edit. */
+typedef enum {
+  FCGIGUARD_STEP_IDLE = 0,
+  FCGIGUARD_STEP_EVENTS = 1,
+  FCGIGUARD_STEP_WORKER = 2,
+  FCGIGUARD_STEP_ENDED = 3,
+} fcgiguard_step;
 typedef struct fcgiguard_error fcgiguard_error;
+typedef struct fcgiguard_pool fcgiguard_pool;
+typedef int32_t (*fcgiguard_fork_fn)(void *userdata);
+typedef struct fcgiguard_event fcgiguard_event;
+typedef struct fcgiguard_worker fcgiguard_worker;
+typedef struct fcgiguard_trace fcgiguard_trace;
 fcgiguard_error *fcgiguard_error_new(void);
 void fcgiguard_error_free(fcgiguard_error *error);
 int32_t fcgiguard_error_code(const fcgiguard_error *error);
@@ -7,3 +18,74 @@ const char *fcgiguard_error_message(const fcgiguard_error *error);
 const char *fcgiguard_code_name(int32_t code);
 const char *fcgiguard_code_advice(int32_t code);
 int32_t fcgiguard_code_at(size_t index);
+fcgiguard_pool *fcgiguard_pool_new(void);
+void fcgiguard_pool_free(fcgiguard_pool *pool);
+int32_t fcgiguard_pool_set(fcgiguard_pool *pool,
+                           const char *name,
+                           const char *value,
+                           fcgiguard_error *error);
+int32_t fcgiguard_pool_set_int(fcgiguard_pool *pool, const char *name, int64_t value, fcgiguard_error *error);
+const char *fcgiguard_pool_get(fcgiguard_pool *pool,
+                               const char *name);
+int32_t fcgiguard_pool_set_command(fcgiguard_pool *pool, const char *const *argv, fcgiguard_error *error);
+int32_t fcgiguard_pool_set_fork(fcgiguard_pool *pool,
+                                fcgiguard_fork_fn fork,
+                                void *userdata,
+                                fcgiguard_error *error);
+int32_t fcgiguard_pool_add_listener(fcgiguard_pool *pool, int32_t fd, fcgiguard_error *error);
+int32_t fcgiguard_pool_open(fcgiguard_pool *pool, fcgiguard_error *error);
+int32_t fcgiguard_pool_listener(fcgiguard_pool *pool, size_t index);
+int32_t fcgiguard_pool_step(fcgiguard_pool *pool,
+                            int64_t timeout_ms,
+                            fcgiguard_error *error);
+int32_t fcgiguard_pool_run(fcgiguard_pool *pool,
+                           fcgiguard_error *error);
+int32_t fcgiguard_pool_exit_code(fcgiguard_pool *pool);
+int32_t fcgiguard_pool_signal(fcgiguard_pool *pool, int32_t signo, fcgiguard_error *error);
+int32_t fcgiguard_pool_reload(fcgiguard_pool *pool, const char *reason, fcgiguard_error *error);
+int32_t fcgiguard_pool_stop(fcgiguard_pool *pool, fcgiguard_error *error);
+int32_t fcgiguard_pool_quit(fcgiguard_pool *pool, fcgiguard_error *error);
+int32_t fcgiguard_pool_scale(fcgiguard_pool *pool, uint32_t workers, fcgiguard_error *error);
+int64_t fcgiguard_pool_next_timer_ms(fcgiguard_pool *pool);
+int32_t fcgiguard_pool_next_event(fcgiguard_pool *pool, fcgiguard_event **event, fcgiguard_error *error);
+void fcgiguard_event_free(fcgiguard_event *event);
+const char *fcgiguard_event_kind(const fcgiguard_event *event);
+const char *fcgiguard_event_text(const fcgiguard_event *event);
+const char *fcgiguard_event_pool(const fcgiguard_event *event);
+int32_t fcgiguard_event_level(const fcgiguard_event *event);
+int32_t fcgiguard_event_pid(const fcgiguard_event *event);
+int32_t fcgiguard_event_generation(const fcgiguard_event *event);
+int32_t fcgiguard_pool_worker(fcgiguard_pool *pool,
+                              fcgiguard_worker **worker,
+                              fcgiguard_error *error);
+const char *fcgiguard_version(void);
+int32_t fcgiguard_address_check(const char *address,
+                                fcgiguard_error *error);
+const char *fcgiguard_option_name(size_t index);
+const char *fcgiguard_option_default(const char *name);
+const char *fcgiguard_option_text(const char *name);
+const char *fcgiguard_option_kind(const char *name);
+fcgiguard_trace *fcgiguard_trace_new(const char *side);
+void fcgiguard_trace_free(fcgiguard_trace *trace);
+int32_t fcgiguard_trace_feed(fcgiguard_trace *trace,
+                             const uint8_t *input,
+                             size_t len,
+                             fcgiguard_error *error);
+int32_t fcgiguard_trace_finish(fcgiguard_trace *trace, fcgiguard_error *error);
+const char *fcgiguard_trace_events(fcgiguard_trace *trace);
+const char *fcgiguard_trace_output(fcgiguard_trace *trace);
+const char *fcgiguard_trace_error(fcgiguard_trace *trace);
+int32_t fcgiguard_worker_from_environment(fcgiguard_worker **worker, fcgiguard_error *error);
+void fcgiguard_worker_free(fcgiguard_worker *worker);
+int32_t fcgiguard_worker_ready(fcgiguard_worker *worker, fcgiguard_error *error);
+int32_t fcgiguard_worker_wait(fcgiguard_worker *worker,
+                              int32_t listen_fd,
+                              int64_t timeout_ms,
+                              fcgiguard_error *error);
+int32_t fcgiguard_worker_pre_dispatch(fcgiguard_worker *worker, fcgiguard_error *error);
+int32_t fcgiguard_worker_post_dispatch(fcgiguard_worker *worker, fcgiguard_error *error);
+int32_t fcgiguard_worker_is_leaving(fcgiguard_worker *worker);
+int32_t fcgiguard_worker_extend_deadline(fcgiguard_worker *worker, int64_t ms, fcgiguard_error *error);
+int32_t fcgiguard_worker_fatal(fcgiguard_worker *worker, const char *why, fcgiguard_error *error);
+int32_t fcgiguard_worker_generation(fcgiguard_worker *worker);
+int32_t fcgiguard_worker_lifeline_fd(fcgiguard_worker *worker);

@@ -6,3 +6,7 @@
 
 mod error;
 mod handle;
+mod pool;
+mod text;
+mod trace;
+mod worker;

@@ -16,7 +16,26 @@ fn generated() -> String {
     bindings.write(&mut out);
     let header = String::from_utf8(out).expect("the header is text");
     // rustdoc's heading says nothing to a C programmer; the duties below it do.
-    header.replace("\n # Safety\n", "\n")
+    opaque_handles(&header.replace("\n # Safety\n", "\n"))
+}
+
+/// `Handle<PoolState>` is how Rust sees what C knows as `struct fcgiguard_pool`.
+fn opaque_handles(header: &str) -> String {
+    let mut out = String::new();
+    for block in header.split("\n\n") {
+        if block.contains("typedef struct Handle_") {
+            continue;
+        }
+        for line in block.lines() {
+            match line.strip_prefix("typedef Handle_").and_then(|rest| rest.split_once(' ')) {
+                Some((_, name)) => out.push_str(&format!("typedef struct {} {name}", name.trim_end_matches(';'))),
+                None => out.push_str(line),
+            }
+            out.push('\n');
+        }
+        out.push('\n');
+    }
+    out.trim_end().to_owned() + "\n"
 }
 
 /// PHP's FFI reads declarations only: no preprocessor lines, no comments, no C++ guards.
@@ -85,7 +104,9 @@ fn declared() -> BTreeSet<String> {
 fn library() -> Option<PathBuf> {
     let exe = std::env::current_exe().ok()?;
     let dir = exe.parent()?.parent()?;
-    [dir.join("libfcgiguard.so"), dir.join("deps/libfcgiguard.so")].into_iter().find(|p| p.exists())
+    // `cargo test` refreshes the one in deps, `cargo build` both.
+    let built = [dir.join("libfcgiguard.so"), dir.join("deps/libfcgiguard.so")].into_iter();
+    built.filter_map(|p| Some((p.metadata().ok()?.modified().ok()?, p))).max().map(|(_, p)| p)
 }
 
 #[test]

@@ -100,18 +100,19 @@ fn declared() -> BTreeSet<String> {
     names
 }
 
-/// Where cargo put the shared library of this test's profile.
-fn library() -> Option<PathBuf> {
-    let exe = std::env::current_exe().ok()?;
-    let dir = exe.parent()?.parent()?;
-    // `cargo test` refreshes the one in deps, `cargo build` both.
-    let built = [dir.join("libfcgiguard.so"), dir.join("deps/libfcgiguard.so")].into_iter();
-    built.filter_map(|p| Some((p.metadata().ok()?.modified().ok()?, p))).max().map(|(_, p)| p)
+/// The shared library of the dev profile, built afresh: `cargo test` alone does not build it.
+fn library() -> PathBuf {
+    let built =
+        Command::new(env!("CARGO")).args(["build", "--quiet", "-p", "fcgiguard-ffi"]).current_dir(root()).status();
+    assert!(built.expect("cargo runs").success(), "the library builds");
+    let exe = std::env::current_exe().expect("the test has a path");
+    let target = exe.ancestors().nth(3).expect("target/PROFILE/deps/test");
+    target.join("debug/libfcgiguard.so")
 }
 
 #[test]
 fn the_library_exports_exactly_what_the_header_declares() {
-    let library = library().expect("libfcgiguard.so is built; run: cargo build -p fcgiguard-ffi");
+    let library = library();
     let out = Command::new("nm").args(["-D", "--defined-only"]).arg(&library).output().expect("nm runs (binutils)");
     let text = String::from_utf8_lossy(&out.stdout);
     let exported: BTreeSet<String> =

@@ -5,6 +5,7 @@
 
 pub mod fd;
 pub mod net;
+pub mod netlink;
 pub mod poll;
 pub mod process;
 pub mod shm;

@@ -21,6 +21,8 @@ def probe(fcgiguard, *args, timeout=20):
     """Exit status and the JSON object of each line."""
     done = subprocess.run([fcgiguard, "probe", "--json", *map(str, args)], capture_output=True, text=True, timeout=timeout,
                           stdin=subprocess.DEVNULL)
+    if not done.stdout:
+        pytest.fail(f"no answer from {done.args}: status {done.returncode}, {done.stderr!r}")
     try:
         return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
     except json.JSONDecodeError:

@@ -114,7 +114,7 @@ fn refuse(error: &OpenError) -> ExitCode {
 }
 
 fn notice(manager: &Manager, level: Level, kind: &'static str, text: String) -> Notice {
-    Notice { level, kind, pool: manager.options().name.clone(), worker: None, text }
+    Notice { level, kind, pool: manager.options().name.clone(), worker: None, text, status: -1 }
 }
 
 /// One line a notice on standard error. A log that cannot be written must not end the manager.

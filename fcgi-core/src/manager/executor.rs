@@ -280,6 +280,19 @@ impl Manager {
         self.policy.status()
     }
 
+    /// The pool as one JSON object: what `fcgiguard status --json` shows.
+    pub fn status_json(&self) -> String {
+        let cooperates = |slot| {
+            let flags = self.board.line(slot).map_or(0, |l| l.flags.load(Ordering::Acquire));
+            match flags & (flag::COOPERATES | flag::PRELOADED) {
+                0 => "observed",
+                flag::COOPERATES => "library",
+                _ => "preloaded",
+            }
+        };
+        self.policy.status().to_json(&self.options.name, &self.addresses(), time::monotonic_ms(), cooperates)
+    }
+
     /// The options in force.
     pub fn options(&self) -> &PoolOptions {
         &self.options
@@ -718,7 +731,7 @@ impl Manager {
 
     fn tell(&mut self, level: Level, kind: &'static str, worker: Option<WorkerRef>, text: String) {
         let pool = self.options.name.clone();
-        self.notices.push_back(Notice { level, kind, pool, worker, text });
+        self.notices.push_back(Notice { level, kind, pool, worker, text, status: -1 });
     }
 
     fn send(&self, slot: Slot, number: i32) {

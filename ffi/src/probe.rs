@@ -118,9 +118,10 @@ pub unsafe extern "C" fn fcgiguard_report_free(report: *mut fcgiguard_report) {
 }
 
 unsafe fn of_report<T: Copy>(report: *const fcgiguard_report, fallback: T, of: impl FnOnce(&ReportState) -> T) -> T {
-    // SAFETY: the caller's duty.
     guard_or(fallback, || {
-        unsafe { Handle::with(report.cast_mut(), "report", |state| Ok(of(state))) }.unwrap_or(fallback)
+        // SAFETY: the caller's duty.
+        let found = unsafe { Handle::with(report.cast_mut(), "report", |state| Ok(of(state))) };
+        found.unwrap_or(fallback)
     })
 }
 

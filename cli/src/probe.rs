@@ -8,6 +8,7 @@ use fcgi_core::probe::{Finished, Phase, Probe, ProbeError, ProbeReport, Prober};
 use fcgi_core::units::format_micros;
 use fcgi_core::Coded;
 use lexopt::Arg;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
@@ -78,7 +79,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
                         "{value:?}: a descriptor cannot be connected to; give the address that it listens on"
                     ));
                 }
-                Ok(address) => addresses.push(address),
+                Ok(address) => addresses.push((address, value.to_string_lossy().into_owned())),
                 Err(error) => flags.fault(error.to_string()),
             },
             Ok(Some(other)) => flags.unexpected(other),
@@ -103,24 +104,30 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn run(probe: &Probe, addresses: &[Address], style: Style, verbose: bool) -> Result<u8, ProbeError> {
+fn run(probe: &Probe, addresses: &[(Address, String)], style: Style, verbose: bool) -> Result<u8, ProbeError> {
     let mut prober = Prober::new(probe)?;
-    for address in addresses {
-        prober.add(address);
+    for (address, typed) in addresses {
+        prober.add_named(address, typed.clone());
     }
     let mut worst = 0;
+    // Printed in the order of the addresses, each as soon as those before it are known.
+    let mut ready: BTreeMap<usize, String> = BTreeMap::new();
+    let mut next = 0;
     while !prober.is_idle() {
-        let finished = prober.step(-1)?;
-        let mut out = std::io::stdout().lock();
-        for Finished { id, result } in finished {
+        for Finished { id, result } in prober.step(-1)? {
             let (exit, text) = match (&result, addresses.get(id)) {
                 (Ok(report), _) => (report.outcome.exit_code(), show(report, style, verbose)),
                 (Err(error), address) => {
-                    let address = address.map(Address::to_string).unwrap_or_default();
-                    (EXIT_USAGE, show_error(&address, error, style))
+                    let typed = address.map_or("", |(_, typed)| typed);
+                    (EXIT_USAGE, show_error(typed, error, style))
                 }
             };
             worst = worst.max(exit);
+            ready.insert(id, text);
+        }
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        while let Some(text) = ready.remove(&next) {
+            next += 1;
             if style != Style::Quiet {
                 // Nobody reads any more (`| head`): the exit code still counts.
                 let _ = writeln!(out, "{text}");

@@ -70,7 +70,7 @@ impl Phases {
 /// What a probe of one address found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProbeReport {
-    /// The address as it was given.
+    /// The address, as it was given where the front end passes that on.
     pub address: String,
     /// What was found.
     pub verdict: Verdict,

@@ -3,6 +3,7 @@
 
 mod bench;
 mod flags;
+mod probe;
 mod run;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ type Command = fn(Vec<OsString>) -> ExitCode;
 
 /// Name, what it does in one line, and its entry.
 const COMMANDS: &[(&str, &str, Command)] = &[
+    ("probe", "ask FastCGI servers whether they serve", probe::main),
     ("run", "keep a pool of a FastCGI command's processes", run::main),
     ("bench", "send load to a FastCGI server and count what was lost", bench::main),
 ];

@@ -239,6 +239,11 @@ impl Check {
         }
         loop {
             match self.conn.receive(&mut bytes) {
+                // The answer to GET_VALUES is one record; a whole one of another type is none.
+                Ok(None) if self.method == Method::GetValues && self.conn.is_at_boundary() => {
+                    let what = "it answered GET_VALUES with a record of another type (4.1)".into();
+                    return self.end(Verdict::ProtocolError, what, now);
+                }
                 Ok(None) => return,
                 Ok(Some(AnswerEvent::Stdout { bytes, .. })) => self.answer.stdout(bytes, &self.plan.expect),
                 Ok(Some(AnswerEvent::Stderr { bytes, .. })) => self.answer.stderr(bytes),
@@ -313,7 +318,12 @@ impl Check {
         let connecting = matches!(self.state, State::Connect | State::Connecting | State::Retry { .. });
         let unix = matches!(self.addr(), Some(SockAddr::Unix(_)));
         let (verdict, what) = match self.state {
-            State::Read => (Verdict::Busy, format!("it began to answer but did not finish in {waited}")),
+            State::Read if self.conn.is_at_boundary() => {
+                (Verdict::Busy, format!("it began to answer but did not finish in {waited}"))
+            }
+            State::Read => {
+                (Verdict::Truncated, format!("it stopped in the middle of a record for the rest of {waited}"))
+            }
             _ if connecting && (unix || full) => (Verdict::BacklogFull, format!("no place in its queue for {waited}")),
             _ if connecting => (Verdict::ConnectTimeout, format!("no connection in {waited}")),
             // The handshake looked complete to us, but the kernel had no place for it.
@@ -371,7 +381,11 @@ impl Check {
                 None => (Verdict::Healthy, "it answered a request".into()),
             },
             Some(ProtocolStatus::Overloaded) => (Verdict::Overloaded, "it refused the request as overloaded".into()),
-            _ => (Verdict::AppError, format!("it refused the request with protocol status {protocol_status}")),
+            Some(ProtocolStatus::UnknownRole) => (Verdict::AppError, "it does not serve responder requests".into()),
+            _ => {
+                let what = format!("it refused the only request of its connection with status {protocol_status} (5.5)");
+                (Verdict::ProtocolError, what)
+            }
         };
         self.end(verdict, detail, now);
     }

@@ -92,13 +92,18 @@ impl Prober {
     /// Adds a target; its report comes with the number returned here. A host name is resolved now, which may wait for
     /// the system's resolver.
     pub fn add(&mut self, address: &Address) -> usize {
+        self.add_named(address, address.to_string())
+    }
+
+    /// The same; the report names the address as it was typed.
+    pub fn add_named(&mut self, address: &Address, name: String) -> usize {
         let id = self.added;
         self.added += 1;
         let before = now_us();
         match address.to_connect() {
             Ok(addrs) => {
                 let resolve_us = now_us().saturating_sub(before);
-                self.waiting.push_back(Target { id, address: address.to_string(), addrs, resolve_us });
+                self.waiting.push_back(Target { id, address: name, addrs, resolve_us });
             }
             Err(error) => self.done.push(Finished { id, result: Err(ProbeError::Resolve(error)) }),
         }

@@ -3,7 +3,7 @@
 use super::plan::Method;
 use super::verdict::{Outcome, Verdict};
 use crate::error::Code;
-use crate::json::Object;
+use crate::json::{quote, Object};
 use crate::sys::netlink::Queue;
 use crate::units::format_micros;
 use std::fmt;
@@ -71,7 +71,7 @@ impl Phases {
 /// What a probe of one address found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProbeReport {
-    /// The address as it was given.
+    /// The address, as it was given where the front end passes that on.
     pub address: String,
     /// What was found.
     pub verdict: Verdict,
@@ -131,48 +131,47 @@ impl fmt::Display for ProbeReport {
 impl ProbeReport {
     /// One JSON object on one line; the same members in every front end. What is not known is null or left out.
     pub fn to_json(&self) -> String {
+        let number = |n: Option<i64>| n.map_or("null".to_owned(), |n| n.to_string());
+        let mut object = Object::new();
+        object.text("address", &self.address);
+        object.text("verdict", self.verdict.name());
+        object.text("outcome", self.outcome.name());
+        object.number("exit", i64::from(self.outcome.exit_code()));
+        object.number("code", self.code().map_or(0, |c| i64::from(c.number())));
+        object.text("method", self.method.name());
+        object.text("phase", self.phase.name());
+        object.number("elapsed_us", self.elapsed_us as i64);
         let mut phases = Object::new();
         for phase in Phase::ALL {
             if let Some(us) = self.phases.get(phase) {
-                phases.number(&format!("{}_us", phase.name()), us as i64);
+                phases.number(phase.name(), us as i64);
             }
+        }
+        if let Some(us) = self.phases.unanswered {
+            phases.number("unanswered", us as i64);
+        }
+        object.raw("phases", &phases.finish());
+        match self.queue {
+            Some(queue) => {
+                let mut inner = Object::new();
+                inner.number("waiting", i64::from(queue.waiting));
+                inner.number("limit", i64::from(queue.limit));
+                object.raw("queue", &inner.finish());
+            }
+            None => object.raw("queue", "null"),
         }
         let mut values = Object::new();
-        for (name, value) in &self.values {
-            values.text(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
-        }
-        let queue = self.queue.map_or("null".to_owned(), |queue| {
-            let mut object = Object::new();
-            object.number("waiting", i64::from(queue.waiting));
-            object.number("limit", i64::from(queue.limit));
-            object.finish()
-        });
-        let mut object = Object::new();
-        object.text("address", &self.address);
-        object.text("verdict", &self.verdict.to_string());
-        object.text("outcome", &self.outcome.to_string());
-        object.number("exit", i64::from(self.outcome.exit_code()));
-        object.number("code", i64::from(self.code().map_or(0, Code::number)));
-        object.text("method", &self.method.to_string());
-        object.text("phase", self.phase.name());
-        object.number("elapsed_us", self.elapsed_us as i64);
-        object.raw("phases", &phases.finish());
-        object.raw("queue", &queue);
-        object.raw("values", &values.finish());
-        let optional = [
-            ("http_status", self.http_status.map(i64::from)),
-            ("app_status", self.app_status.map(i64::from)),
-            ("protocol_status", self.protocol_status.map(i64::from)),
-            ("first_byte", self.first_byte.map(i64::from)),
-        ];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                object.number(name, value);
+        // A repeated name would be a repeated key; the last one counts, as for params.
+        for (index, (name, value)) in self.values.iter().enumerate() {
+            if !self.values.iter().skip(index + 1).any(|(later, _)| later == name) {
+                values.text(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
             }
         }
-        if !self.stderr.is_empty() {
-            object.text("stderr", &self.stderr);
-        }
+        object.raw("values", &values.finish());
+        object.raw("http_status", &number(self.http_status.map(i64::from)));
+        object.raw("app_status", &number(self.app_status.map(i64::from)));
+        object.raw("first_byte", &number(self.first_byte.map(i64::from)));
+        object.raw("stderr", &quote(&self.stderr));
         object.text("detail", &self.detail);
         object.finish()
     }

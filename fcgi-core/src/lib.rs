@@ -15,6 +15,7 @@ pub mod limits;
 pub mod manager;
 pub mod params;
 pub mod record;
+pub mod responder;
 pub mod sys;
 pub mod units;
 

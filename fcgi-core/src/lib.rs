@@ -17,6 +17,7 @@ pub mod manager;
 pub mod params;
 pub mod probe;
 pub mod record;
+pub mod responder;
 pub mod sys;
 pub mod units;
 

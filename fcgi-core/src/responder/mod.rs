@@ -198,6 +198,7 @@ impl Responder {
 
     /// As [`accept`](Responder::accept) without waiting for a connection, for programs with their own event loop: call it
     /// until it gives `Nothing`, then wait for [`fd`](Responder::fd). Reading a body may still wait.
+    #[allow(clippy::should_implement_trait)] // a lending iterator cannot be one
     pub fn next(&mut self) -> Result<Next<'_>> {
         match self.find(false)? {
             Found::Request => Ok(Next::Request(Request::of(self))),

@@ -3,10 +3,11 @@
 
 use fcgi_core::encode;
 use fcgi_core::record::{RecordType, Role};
-use fcgi_core::responder::{Gate, Request, Responder, ResponderError, ResponderOptions, Stats};
+use fcgi_core::responder::{Gate, Next, NoGate, Request, Responder, ResponderError, ResponderOptions, Stats};
+use fcgi_core::sys::poll::{self, PollFd};
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -529,4 +530,264 @@ fn a_client_that_is_gone_is_seen_and_one_that_only_finished_sending_is_not() {
     drop(gone);
     assert!(told.recv().unwrap());
     server.stop();
+}
+
+#[test]
+fn a_file_is_sent_without_passing_through_the_program() {
+    for size in [0u64, 5, 40_000, 65_528, 1_000_003] {
+        let server = Server::start(ResponderOptions::default(), move |request| {
+            let path = request.params().get("SCRIPT_FILENAME").unwrap().to_vec();
+            let file = std::fs::File::open(String::from_utf8(path).unwrap()).unwrap();
+            request.write(b"\r\n").unwrap();
+            request.send_file(file.as_fd(), 3, size).unwrap();
+            request.write(b"end").unwrap();
+        });
+        let content: Vec<u8> = (0..size + 3).map(|n| (n % 253) as u8).collect();
+        let path = server.folder.join("file");
+        std::fs::write(&path, &content).unwrap();
+        let mut stream = server.connect();
+        let mut request = head(1, Role::Responder, false, &[("SCRIPT_FILENAME", path.to_str().unwrap())]);
+        encode::stream_end(RecordType::Stdin, 1, &mut request);
+        stream.write_all(&request).unwrap();
+        let mut expected = b"\r\n".to_vec();
+        expected.extend_from_slice(&content[3..]);
+        expected.extend_from_slice(b"end");
+        assert!(answer(&mut stream, 1).unwrap().stdout == expected, "{size}");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_file_that_ends_early_closes_the_connection_and_a_pipe_is_copied() {
+    let server = Server::start(ResponderOptions::default(), |request| {
+        if request.params().get("QUERY_STRING") == Some(b"pipe") {
+            let (mut from, to) = UnixStream::pair().unwrap();
+            from.write_all(&[b'p'; 50_000]).unwrap();
+            request.send_file(to.as_fd(), 0, 50_000).unwrap();
+        } else {
+            let file = std::fs::File::open("/proc/self/exe").unwrap();
+            let size = file.metadata().unwrap().len();
+            let error = request.send_file(file.as_fd(), 0, size + 70_000).unwrap_err();
+            assert!(matches!(error, ResponderError::ShortFile(70_000)), "{error}");
+        }
+    });
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, false, "pipe", b"")).unwrap();
+    assert_eq!(answer(&mut stream, 1).unwrap().stdout, vec![b'p'; 50_000]);
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, true, "short", b"")).unwrap();
+    assert_eq!(answer(&mut stream, 1), None);
+    server.stop();
+}
+
+#[test]
+fn a_filter_reads_both_streams_in_either_order_and_an_authorizer_neither() {
+    let server = Server::start(ResponderOptions::default(), |request| {
+        fn all(mut read: impl FnMut(&mut [u8]) -> Result<usize, ResponderError>) -> Vec<u8> {
+            let (mut bytes, mut piece) = (Vec::new(), [0; 1000]);
+            while let Ok(count @ 1..) = read(&mut piece) {
+                bytes.extend_from_slice(&piece[..count]);
+            }
+            bytes
+        }
+        let role = request.role();
+        let data = all(|into| request.read_data(into));
+        let body = all(|into| request.read(into));
+        request.write(format!("{role:?} {} {}", data.len(), body.len()).as_bytes()).unwrap();
+        request.write_error(b"to the log").unwrap();
+    });
+    let mut filter = head(1, Role::Filter, false, &[("CONTENT_LENGTH", "100000")]);
+    encode::stream(RecordType::Stdin, 1, &[b's'; 100_000], &mut filter);
+    encode::stream_end(RecordType::Stdin, 1, &mut filter);
+    encode::stream(RecordType::Data, 1, &[b'd'; 70_000], &mut filter);
+    encode::stream_end(RecordType::Data, 1, &mut filter);
+    let mut stream = server.connect();
+    stream.write_all(&filter).unwrap();
+    let end = answer(&mut stream, 1).unwrap();
+    assert_eq!((end.stdout, end.stderr), (b"Some(Filter) 70000 100000".to_vec(), b"to the log".to_vec()));
+    let mut stream = server.connect();
+    stream.write_all(&head(1, Role::Authorizer, false, &[])).unwrap();
+    assert_eq!(text(answer(&mut stream, 1)), "Some(Authorizer) 0 0");
+    server.stop();
+}
+
+#[test]
+fn a_body_without_its_empty_record_ends_at_content_length() {
+    let server = Server::hello();
+    let mut request = head(1, Role::Responder, false, &[("CONTENT_LENGTH", "5")]);
+    encode::stream(RecordType::Stdin, 1, b"12345", &mut request);
+    let mut stream = server.connect();
+    stream.write_all(&request).unwrap();
+    assert!(text(answer(&mut stream, 1)).ends_with("12345"));
+    assert!(is_closed(&mut stream));
+    server.stop();
+}
+
+#[test]
+fn the_proxy_header_is_dropped_unless_it_is_wanted() {
+    for drop_proxy_header in [true, false] {
+        let options = ResponderOptions { drop_proxy_header, ..ResponderOptions::default() };
+        let server = Server::start(options, |request| {
+            let found = request.params().get("HTTP_PROXY").is_some();
+            request.write(if found { b"yes" } else { b"no" }).unwrap();
+        });
+        let mut stream = server.connect();
+        stream.write_all(&head(1, Role::Responder, false, &[("HTTP_PROXY", "evil:80"), ("A", "b")])).unwrap();
+        assert_eq!(text(answer(&mut stream, 1)), if drop_proxy_header { "no" } else { "yes" });
+        server.stop();
+    }
+}
+
+#[test]
+fn only_the_listed_addresses_may_connect_over_tcp() {
+    for (list, pass) in [("127.0.0.1", true), ("10.0.0.1, ::1", false), ("nonsense", false)] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let options = ResponderOptions {
+            web_server_addrs: Some(fcgi_core::responder::parse_web_server_addrs(list)),
+            ..ResponderOptions::default()
+        };
+        let server = Server::on(listener.into(), folder(), PathBuf::new(), options.clone(), say_hello);
+        let mut stream = std::net::TcpStream::connect(addr).unwrap();
+        let _ = stream.write_all(&whole(1, false, "tcp", b""));
+        assert_eq!(answer(&mut stream, 1).is_some(), pass, "{list}");
+        assert_eq!(server.stop().refused_peers, u64::from(!pass));
+        let server = Server::start(options, say_hello);
+        let mut stream = server.connect();
+        stream.write_all(&whole(1, false, "unix", b"")).unwrap();
+        assert!(text(answer(&mut stream, 1)).ends_with("unix"));
+        server.stop();
+    }
+}
+
+#[test]
+fn a_body_that_does_not_come_and_an_answer_that_is_not_taken_time_out() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let options = ResponderOptions { body_timeout_ms: 100, write_timeout_ms: 100, ..ResponderOptions::default() };
+    let server = Server::start(options, move |request| {
+        let mut piece = [0; 100];
+        let body = loop {
+            match request.read(&mut piece) {
+                Ok(0) => break Ok(()),
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        let result = body.and_then(|()| request.write(&vec![0; 8 * 1024 * 1024]));
+        tell.send(result.unwrap_err().to_string()).unwrap();
+    });
+    let mut stream = server.connect();
+    stream.write_all(&head(1, Role::Responder, true, &[])).unwrap();
+    assert_eq!(told.recv().unwrap(), "no progress for 100 ms while waiting for the body");
+    assert!(is_closed(&mut stream));
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, true, "", b"")).unwrap();
+    assert_eq!(told.recv().unwrap(), "no progress for 100 ms while sending the answer");
+    assert_eq!(answer(&mut stream, 1), None);
+    assert_eq!(server.stop().timeouts, 2);
+}
+
+#[test]
+fn a_body_that_is_cut_off_is_an_abort() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = Server::start(ResponderOptions::default(), move |request| {
+        let mut piece = [0; 100];
+        assert_eq!(request.read(&mut piece).unwrap(), 4);
+        tell.send(matches!(request.read(&mut piece), Err(ResponderError::Aborted))).unwrap();
+    });
+    let mut request = head(1, Role::Responder, true, &[("CONTENT_LENGTH", "9")]);
+    encode::stream(RecordType::Stdin, 1, b"1234", &mut request);
+    server.connect().write_all(&request).unwrap();
+    assert!(told.recv().unwrap());
+    server.stop();
+}
+
+#[test]
+fn overload_is_told_to_the_client_and_to_the_web_server() {
+    let server = Server::start(ResponderOptions::default(), |request| request.refuse_overloaded().unwrap());
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, false, "", b"")).unwrap();
+    let end = answer(&mut stream, 1).unwrap();
+    assert!(end.stdout.starts_with(b"Status: 503 ") && end.protocol_status == 2);
+    server.stop();
+}
+
+#[test]
+fn a_program_with_its_own_loop_is_never_kept_waiting() {
+    let folder = folder();
+    let listener = UnixListener::bind(folder.join("s")).unwrap();
+    // Blocking on purpose: the mode is shared with others, so it is not ours to change.
+    let mut responder = Responder::new(listener.into(), ResponderOptions::default(), Box::new(NoGate)).unwrap();
+    let started = Instant::now();
+    assert!(matches!(responder.next().unwrap(), Next::Nothing(-1)));
+    let mut stream = UnixStream::connect(folder.join("s")).unwrap();
+    let request = whole(1, true, "own", b"");
+    stream.write_all(&request[..20]).unwrap();
+    let mut served = 0;
+    while served < 3 {
+        let mut fds = [PollFd::new(responder.fd().unwrap(), poll::IN)];
+        match responder.next().unwrap() {
+            Next::Request(mut request) => {
+                say_hello(&mut request);
+                request.finish().unwrap();
+                served += 1;
+            }
+            Next::Nothing(timeout) => {
+                if poll::poll(&mut fds, timeout.clamp(0, 50)).unwrap() == 0 {
+                    stream.write_all(if served == 0 { &request[20..] } else { &request }).unwrap();
+                }
+            }
+            Next::Leave => panic!("nobody asked"),
+        }
+    }
+    for _ in 0..3 {
+        assert!(text(answer(&mut stream, 1)).ends_with("own"));
+    }
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert_eq!(responder.kept(), 0, "the last one was not looked at yet");
+    assert!(matches!(responder.next().unwrap(), Next::Nothing(0..)));
+    assert_eq!(responder.kept(), 1);
+    responder.request_leave();
+    assert!(matches!(responder.next().unwrap(), Next::Leave));
+    assert!(is_closed(&mut stream));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_blocking_listening_socket_serves_new_and_kept_connections() {
+    let folder = folder();
+    let path = folder.join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = Server::on(listener.into(), folder, path, ResponderOptions::default(), say_hello);
+    let mut kept = server.connect();
+    for turn in 0..5 {
+        kept.write_all(&whole(1, true, "kept", b"")).unwrap();
+        assert!(text(answer(&mut kept, 1)).ends_with("kept"), "{turn}");
+        let mut stream = server.connect();
+        stream.write_all(&whole(1, false, "new", b"")).unwrap();
+        assert!(text(answer(&mut stream, 1)).ends_with("new"), "{turn}");
+    }
+    server.stop();
+}
+
+#[test]
+fn two_workers_serve_forty_kept_connections_and_none_waits_for_an_idle_one() {
+    let folder = folder();
+    let path = folder.join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let other: OwnedFd = listener.try_clone().unwrap().into();
+    let one = Server::on(listener.into(), folder, path.clone(), ResponderOptions::default(), say_hello);
+    let two = Server::on(other, self::folder(), path, ResponderOptions::default(), say_hello);
+    let mut streams: Vec<UnixStream> = (0..40).map(|_| one.connect()).collect();
+    let started = Instant::now();
+    for turn in 0..200 {
+        let stream = &mut streams[(turn * turn) % 40];
+        stream.write_all(&whole(1, true, "k", b"")).unwrap();
+        assert!(text(answer(stream, 1)).ends_with('k'));
+    }
+    assert!(started.elapsed() < Duration::from_secs(2));
+    drop(streams);
+    assert_eq!(one.stop().requests + two.stop().requests, 200);
 }

@@ -342,7 +342,6 @@ impl Responder {
     }
 }
 
-/// A request in hand: a borrowed view of its responder, which has the same methods and outlives it.
 impl Request<'_> {
     /// Ends the answer.
     pub fn finish(self) -> Result<()> {

@@ -343,6 +343,23 @@ impl<'a> Request<'a> {
     pub(super) fn of(responder: &'a mut Responder) -> Request<'a> {
         Request { responder }
     }
+
+    // The three that std::io's traits have too are said here again, so that ours are meant where those are imported.
+
+    /// [`Responder::read`].
+    pub fn read(&mut self, into: &mut [u8]) -> Result<usize> {
+        self.responder.read(into)
+    }
+
+    /// [`Responder::write`].
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.responder.write(bytes)
+    }
+
+    /// [`Responder::flush`].
+    pub fn flush(&mut self) -> Result<()> {
+        self.responder.flush()
+    }
 }
 
 impl std::ops::Deref for Request<'_> {

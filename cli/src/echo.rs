@@ -84,7 +84,7 @@ fn serve(address: Option<String>) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn answer(request: &mut Request<'_>, generation: u32) -> std::io::Result<()> {
-    use std::io::{Read, Write};
+    use std::io::Write;
     let query = String::from_utf8_lossy(request.params().get("QUERY_STRING").unwrap_or_default()).into_owned();
     let asked = |name: &str| {
         query.split('&').filter_map(|part| part.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v.to_owned())
@@ -93,7 +93,7 @@ fn answer(request: &mut Request<'_>, generation: u32) -> std::io::Result<()> {
     let mut body = 0u64;
     let mut buffer = [0u8; 16 * 1024];
     loop {
-        match request.read(&mut buffer)? {
+        match request.read(&mut buffer).map_err(std::io::Error::other)? {
             0 => break,
             count => body += count as u64,
         }

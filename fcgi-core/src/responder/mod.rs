@@ -52,12 +52,10 @@ const CLOSE_WAIT_MS: u64 = 1000;
 /// How much of such a body is dropped before the connection is closed at once.
 const CLOSE_WAIT_BYTES: u64 = 4 * 1024 * 1024;
 
-static LEAVE: AtomicBool = AtomicBool::new(false);
-
 /// Set this from a handler of SIGTERM (storing to it is all a handler may do): every responder of the process leaves at
 /// its next accept. The handler must be installed without SA_RESTART, so that a wait ends.
 pub fn leave_flag() -> &'static AtomicBool {
-    &LEAVE
+    crate::sys::signal::leave_flag()
 }
 
 /// The listening socket.
@@ -228,6 +226,6 @@ impl Responder {
     }
 
     fn leaving(&self) -> bool {
-        self.leave || LEAVE.load(Ordering::Relaxed) || self.gate.leaving()
+        self.leave || leave_flag().load(Ordering::Relaxed) || self.gate.leaving()
     }
 }

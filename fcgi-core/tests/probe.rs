@@ -1,4 +1,5 @@
 //! Verdicts over real sockets, with servers made of a few bytes. Real servers are probed in tests/interop.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
 
 use fcgi_core::address::Address;
 use fcgi_core::probe::{Method, Outcome, Probe, ProbeReport, Prober, Verdict};

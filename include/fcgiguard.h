@@ -80,6 +80,16 @@ typedef struct fcgiguard_event fcgiguard_event;
 typedef struct fcgiguard_worker fcgiguard_worker;
 
 /*
+ A probe: what to ask, what to expect, how long to wait. Serves any number of addresses.
+ */
+typedef struct fcgiguard_probe fcgiguard_probe;
+
+/*
+ What a probe found. Belongs to the caller and outlives its probe.
+ */
+typedef struct fcgiguard_report fcgiguard_report;
+
+/*
  Turns a byte stream into canonical text: the shared test vectors of every language run through it.
  */
 typedef struct fcgiguard_trace fcgiguard_trace;
@@ -338,6 +348,94 @@ int32_t fcgiguard_event_generation(const fcgiguard_event *event);
 int32_t fcgiguard_pool_worker(fcgiguard_pool *pool,
                               fcgiguard_worker **worker,
                               fcgiguard_error *error);
+
+/*
+ The raw wait status of a worker that has ended (kind worker_exited); -1 for any other event.
+
+ `event` is NULL or valid.
+ */
+int32_t fcgiguard_event_status(const fcgiguard_event *event);
+
+/*
+ The pool's status as one JSON object; NULL before open. Valid until the next call with this pool.
+
+ `pool` is NULL or valid.
+ */
+const char *fcgiguard_pool_status_json(fcgiguard_pool *pool);
+
+/*
+ A probe with the defaults: method auto, timeout 5 s. Free it with fcgiguard_probe_free.
+ */
+fcgiguard_probe *fcgiguard_probe_new(void);
+
+/*
+ Frees a probe; NULL is allowed.
+
+ `probe` is NULL or came from fcgiguard_probe_new and is not used afterwards.
+ */
+void fcgiguard_probe_free(fcgiguard_probe *probe);
+
+/*
+ Sets an option: method (auto, get-values, request), timeout (250ms, 5s; a bare number is seconds), param (NAME=VALUE, adds),
+ script (SCRIPT_FILENAME, for php), expect_status (200 or 2xx), expect_header ("Name: value", adds), expect_body (a text that the
+ body must contain). Errors: unknown_option, invalid_option.
+
+ `probe` is valid; `name` and `value` are NUL-terminated; `error` is NULL or valid.
+ */
+int32_t fcgiguard_probe_set(fcgiguard_probe *probe,
+                            const char *name,
+                            const char *value,
+                            fcgiguard_error *error);
+
+/*
+ Probes one address and waits for the verdict, at most the timeout. Returns 0 whatever the verdict is; errors are wrong use
+ (invalid_address, conflicting_options, unresolved_host) or want of resources. `report` is the caller's to free.
+
+ `probe` is valid; `address` is NUL-terminated; `report` is writable; `error` is NULL or valid.
+ */
+int32_t fcgiguard_probe_run(fcgiguard_probe *probe,
+                            const char *address,
+                            fcgiguard_report **report,
+                            fcgiguard_error *error);
+
+/*
+ Frees a report; NULL is allowed.
+
+ `report` is NULL or came from fcgiguard_probe_run and is not used afterwards.
+ */
+void fcgiguard_report_free(fcgiguard_report *report);
+
+/*
+ 0 if healthy, else the verdict's code (busy -501, refused -502, ...); null_argument for NULL.
+
+ `report` is NULL or valid.
+ */
+int32_t fcgiguard_report_code(const fcgiguard_report *report);
+
+/*
+ 0 alive, 1 busy, 2 dead: Nagios' own exit codes; 3 for NULL.
+
+ `report` is NULL or valid.
+ */
+int32_t fcgiguard_report_exit_code(const fcgiguard_report *report);
+
+/*
+ A text of the report: address, verdict, outcome (alive, busy, dead), phase, method, detail (one sentence), json (one object), line
+ (one line for people). NULL if there is no such field. Valid until the report is freed.
+
+ `report` is NULL or valid; `field` is NULL or NUL-terminated.
+ */
+const char *fcgiguard_report_text(const fcgiguard_report *report,
+                                  const char *field);
+
+/*
+ A number of the report: elapsed_us, connect_us, send_us, first_byte_us, complete_us, queue_waiting, queue_limit, http_status,
+ app_status, first_byte. -1 if it is not known or there is no such field.
+
+ `report` is NULL or valid; `field` is NULL or NUL-terminated.
+ */
+int64_t fcgiguard_report_number(const fcgiguard_report *report,
+                                const char *field);
 
 /*
  The library's version, for example "0.1.0". Static.

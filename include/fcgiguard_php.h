@@ -10,6 +10,8 @@ typedef struct fcgiguard_pool fcgiguard_pool;
 typedef int32_t (*fcgiguard_fork_fn)(void *userdata);
 typedef struct fcgiguard_event fcgiguard_event;
 typedef struct fcgiguard_worker fcgiguard_worker;
+typedef struct fcgiguard_probe fcgiguard_probe;
+typedef struct fcgiguard_report fcgiguard_report;
 typedef struct fcgiguard_trace fcgiguard_trace;
 fcgiguard_error *fcgiguard_error_new(void);
 void fcgiguard_error_free(fcgiguard_error *error);
@@ -58,6 +60,25 @@ int32_t fcgiguard_event_generation(const fcgiguard_event *event);
 int32_t fcgiguard_pool_worker(fcgiguard_pool *pool,
                               fcgiguard_worker **worker,
                               fcgiguard_error *error);
+int32_t fcgiguard_event_status(const fcgiguard_event *event);
+const char *fcgiguard_pool_status_json(fcgiguard_pool *pool);
+fcgiguard_probe *fcgiguard_probe_new(void);
+void fcgiguard_probe_free(fcgiguard_probe *probe);
+int32_t fcgiguard_probe_set(fcgiguard_probe *probe,
+                            const char *name,
+                            const char *value,
+                            fcgiguard_error *error);
+int32_t fcgiguard_probe_run(fcgiguard_probe *probe,
+                            const char *address,
+                            fcgiguard_report **report,
+                            fcgiguard_error *error);
+void fcgiguard_report_free(fcgiguard_report *report);
+int32_t fcgiguard_report_code(const fcgiguard_report *report);
+int32_t fcgiguard_report_exit_code(const fcgiguard_report *report);
+const char *fcgiguard_report_text(const fcgiguard_report *report,
+                                  const char *field);
+int64_t fcgiguard_report_number(const fcgiguard_report *report,
+                                const char *field);
 const char *fcgiguard_version(void);
 int32_t fcgiguard_address_check(const char *address,
                                 fcgiguard_error *error);

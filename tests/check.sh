@@ -13,6 +13,7 @@ cd "$(dirname "$0")/.." || exit 1
 export LC_ALL=C.UTF-8 CARGO_TERM_COLOR=never
 logs=target/check
 mkdir -p "$logs"
+[ $# -gt 0 ] || rm -f "$logs"/*.log
 started=$SECONDS
 table=()
 passed=0 failed=0 skipped=0

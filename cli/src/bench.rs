@@ -5,10 +5,10 @@
 //! every web server does that keeps connections; retries are counted apart.
 
 use crate::flags::{cgi_params, parser, Flags};
-use crate::json::Object;
 use crate::EXIT_USAGE;
 use fcgi_core::address::Address;
 use fcgi_core::conn::requester::{AnswerEvent, RequesterConn};
+use fcgi_core::json::Object;
 use fcgi_core::limits::Limits;
 use fcgi_core::record::Role;
 use fcgi_core::sys::net::{self, SockAddr};

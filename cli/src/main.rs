@@ -2,8 +2,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod demo;
+mod echo;
 mod flags;
-mod json;
 mod probe;
 mod run;
 
@@ -19,6 +20,8 @@ type Command = fn(Vec<OsString>) -> ExitCode;
 const COMMANDS: &[(&str, &str, Command)] = &[
     ("probe", "ask FastCGI servers whether they serve", probe::main),
     ("run", "keep a pool of a FastCGI command's processes", run::main),
+    ("demo", "all of it in front of your eyes, within a minute", demo::main),
+    ("echo", "a responder that is built in, to try things out", echo::main),
     ("bench", "send load to a FastCGI server and count what was lost", bench::main),
 ];
 

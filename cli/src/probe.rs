@@ -1,9 +1,9 @@
 //! `fcgiguard probe`: one readable line, or one JSON object, for each address; exit codes of Nagios.
 
 use crate::flags::{parser, Flags};
-use crate::json::{quote, Object};
 use crate::EXIT_USAGE;
 use fcgi_core::address::Address;
+use fcgi_core::json::Object;
 use fcgi_core::probe::{Finished, Phase, Probe, ProbeError, ProbeReport, Prober};
 use fcgi_core::units::format_micros;
 use fcgi_core::Coded;
@@ -139,7 +139,7 @@ fn run(probe: &Probe, addresses: &[(Address, String)], style: Style, verbose: bo
 
 fn show(report: &ProbeReport, style: Style, verbose: bool) -> String {
     match style {
-        Style::Json => json(report),
+        Style::Json => report.to_json(),
         Style::Line if verbose => format!("{report}{}", details(report)),
         _ => report.to_string(),
     }
@@ -185,50 +185,4 @@ fn details(report: &ProbeReport) -> String {
         text.push_str(&format!("\n  stderr: {}", line.escape_debug()));
     }
     text
-}
-
-fn json(report: &ProbeReport) -> String {
-    let number = |n: Option<i64>| n.map_or("null".to_owned(), |n| n.to_string());
-    let mut object = Object::new();
-    object.text("address", &report.address);
-    object.text("verdict", report.verdict.name());
-    object.text("outcome", report.outcome.name());
-    object.number("exit", i64::from(report.outcome.exit_code()));
-    object.number("code", report.code().map_or(0, |c| i64::from(c.number())));
-    object.text("method", report.method.name());
-    object.text("phase", report.phase.name());
-    object.number("elapsed_us", report.elapsed_us as i64);
-    let mut phases = Object::new();
-    for phase in Phase::ALL {
-        if let Some(us) = report.phases.get(phase) {
-            phases.number(phase.name(), us as i64);
-        }
-    }
-    if let Some(us) = report.phases.unanswered {
-        phases.number("unanswered", us as i64);
-    }
-    object.raw("phases", &phases.finish());
-    match report.queue {
-        Some(queue) => {
-            let mut inner = Object::new();
-            inner.number("waiting", i64::from(queue.waiting));
-            inner.number("limit", i64::from(queue.limit));
-            object.raw("queue", &inner.finish());
-        }
-        None => object.raw("queue", "null"),
-    }
-    let mut values = Object::new();
-    // A repeated name would be a repeated key; the last one counts, as for params.
-    for (index, (name, value)) in report.values.iter().enumerate() {
-        if !report.values.iter().skip(index + 1).any(|(later, _)| later == name) {
-            values.text(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
-        }
-    }
-    object.raw("values", &values.finish());
-    object.raw("http_status", &number(report.http_status.map(i64::from)));
-    object.raw("app_status", &number(report.app_status.map(i64::from)));
-    object.raw("first_byte", &number(report.first_byte.map(i64::from)));
-    object.raw("stderr", &quote(&report.stderr));
-    object.text("detail", &report.detail);
-    object.finish()
 }

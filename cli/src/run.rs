@@ -114,7 +114,7 @@ fn refuse(error: &OpenError) -> ExitCode {
 }
 
 fn notice(manager: &Manager, level: Level, kind: &'static str, text: String) -> Notice {
-    Notice { level, kind, pool: manager.options().name.clone(), worker: None, text }
+    Notice { level, kind, pool: manager.options().name.clone(), worker: None, text, status: -1 }
 }
 
 /// One line a notice on standard error. A log that cannot be written must not end the manager.
@@ -126,7 +126,7 @@ fn log(format: LogFormat, notice: &Notice) {
         LogFormat::Text => format!("fcgiguard: {notice}\n"),
         LogFormat::Journal => format!("<{}>{notice}\n", notice.level as i32),
         LogFormat::Json => {
-            let mut json = crate::json::Object::new();
+            let mut json = fcgi_core::json::Object::new();
             json.number("time_ms", fcgi_core::sys::time::wall_ms() as i64);
             json.number("level", i64::from(notice.level as i32));
             json.text("kind", notice.kind);

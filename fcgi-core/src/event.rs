@@ -42,6 +42,8 @@ pub struct Notice {
     pub worker: Option<WorkerRef>,
     /// One line for people.
     pub text: String,
+    /// Of a worker that has ended: its wait status as waitpid has it; -1 else.
+    pub status: i32,
 }
 
 impl fmt::Display for Notice {

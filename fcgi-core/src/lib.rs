@@ -11,11 +11,13 @@ pub mod decode;
 pub mod encode;
 pub mod error;
 pub mod event;
+pub mod json;
 pub mod limits;
 pub mod manager;
 pub mod params;
 pub mod probe;
 pub mod record;
+pub mod responder;
 pub mod sys;
 pub mod units;
 

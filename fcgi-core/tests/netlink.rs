@@ -1,5 +1,5 @@
 //! The listen queues we read are those that `ss` shows.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // a test
 
 use fcgi_core::sys::net::{self, SockAddr};
 use fcgi_core::sys::netlink::{Diag, Queue, Stage};

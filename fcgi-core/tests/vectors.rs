@@ -33,7 +33,15 @@ fn parse(line: &str) -> Vector<'_> {
     let fields: Vec<&str> = line.split('\t').collect();
     let [name, side, input, trailing, events, output, error] = fields[..] else { panic!("{line}") };
     let events = dash(events).replace(" | ", "\n");
-    Vector { name, side, input: unhex(input), trailing: unhex(trailing), events, output: dash(output), error: dash(error) }
+    Vector {
+        name,
+        side,
+        input: unhex(input),
+        trailing: unhex(trailing),
+        events,
+        output: dash(output),
+        error: dash(error),
+    }
 }
 
 fn run(vector: &Vector<'_>, how: &str, pieces: &[&[u8]]) {

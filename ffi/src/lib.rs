@@ -7,6 +7,7 @@
 mod error;
 mod handle;
 mod pool;
+mod probe;
 mod text;
 mod trace;
 mod worker;

@@ -595,3 +595,30 @@ pub unsafe extern "C" fn fcgiguard_pool_worker(
         unsafe { Handle::with_any_process(pool, "pool", false, body) }
     })
 }
+
+/// The raw wait status of a worker that has ended (kind worker_exited); -1 for any other event.
+///
+/// # Safety
+/// `event` is NULL or valid.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_event_status(event: *const fcgiguard_event) -> i32 {
+    // SAFETY: the caller's duty.
+    unsafe { of_event(event, -1, |state| state.notice.status) }
+}
+
+/// The pool's status as one JSON object; NULL before open. Valid until the next call with this pool.
+///
+/// # Safety
+/// `pool` is NULL or valid.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_pool_status_json(pool: *mut fcgiguard_pool) -> *const c_char {
+    guard_or(ptr::null(), || {
+        let body = |state: &mut PoolState| {
+            let json = running(state)?.status_json();
+            state.shown = c_string(&json);
+            Ok(state.shown.as_ptr())
+        };
+        // SAFETY: the caller's duty.
+        unsafe { Handle::with(pool, "pool", body) }.unwrap_or(ptr::null())
+    })
+}

@@ -6,16 +6,16 @@ use crate::text::{put, text};
 use fcgi_core::manager::worker::{Waited, Worker};
 use fcgi_core::Code;
 use std::ffi::c_char;
-use std::rc::Rc;
+use std::sync::Arc;
 
 pub struct WorkerState {
     /// Shared with a responder that serves for it.
-    pub worker: Rc<Worker>,
+    pub worker: Arc<Worker>,
 }
 
 impl WorkerState {
     pub fn new(worker: Worker) -> WorkerState {
-        WorkerState { worker: Rc::new(worker) }
+        WorkerState { worker: Arc::new(worker) }
     }
 }
 

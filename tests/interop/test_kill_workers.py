@@ -14,8 +14,8 @@ from guard import pool, workers_of
 from process import alive
 
 WORKERS = 4
-REQUESTS = 1200
-KILLS = 12
+REQUESTS = 3000
+KILLS = 25
 
 PROGRAMS = {
     "fcgi_pm": lambda: ([servers.PERL, servers.APPS / "app.pl"], {}),

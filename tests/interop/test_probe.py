@@ -21,6 +21,8 @@ def probe(fcgiguard, *args, timeout=20):
     """Exit status and the JSON object of each line."""
     done = subprocess.run([fcgiguard, "probe", "--json", *map(str, args)], capture_output=True, text=True, timeout=timeout,
                           stdin=subprocess.DEVNULL)
+    if not done.stdout:
+        pytest.fail(f"no answer from {done.args}: status {done.returncode}, {done.stderr!r}")
     try:
         return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
     except json.JSONDecodeError:
@@ -133,14 +135,14 @@ def test_full_backlog(fcgiguard, folder, transport):
         assert result["queue"]["waiting"] >= 1 and result["queue"]["limit"] == 1, result
 
 
-@pytest.mark.parametrize("wait", [False, True], ids=["empty queue", "others wait too"])
-def test_all_workers_busy_is_not_dead(fcgiguard, folder, transport, wait):
+@pytest.mark.parametrize("requests, sleep", [pytest.param(2, 3000, id="nobody else waits"), pytest.param(24, 250, id="a queue that moves")])
+def test_all_workers_busy_is_not_dead(fcgiguard, folder, transport, requests, sleep):
     with servers.fpm(folder, transport, children=2) as s:
-        threads = [threading.Thread(target=s.request, args=("sleep=3000",), kwargs={"timeout": 15}) for _ in range(4 if wait else 2)]
+        threads = [threading.Thread(target=s.request, args=(f"sleep={sleep}",), kwargs={"timeout": 15}) for _ in range(requests)]
         for t in threads:
             t.start()
-        # Taken by the workers: FPM's own status would need a worker, so the sockets tell.
-        time.sleep(0.5)
+        # Until the workers have them: FPM's own status would need a worker, so the connections' ends tell.
+        time.sleep(0.4)
         name, status, result = verdict(fcgiguard, s.address, "--timeout", "1s", *script(s))
         for t in threads:
             t.join()

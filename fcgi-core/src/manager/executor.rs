@@ -14,6 +14,7 @@ use super::spawn::{Command, CommandError, Template, Wiring};
 use super::worker::Worker;
 use crate::error::{Code, Coded};
 use crate::event::{Level, Notice, WorkerRef};
+use crate::sys::netlink::Diag;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::{fd, process, signal, time, SysError};
 use std::collections::VecDeque;
@@ -182,6 +183,8 @@ pub struct Manager {
     started: bool,
     pidfile: Option<std::path::PathBuf>,
     born: Option<Worker>,
+    /// Asks the kernel for listen queues; opened at the first sample.
+    diag: Option<Diag>,
 }
 
 impl Manager {
@@ -230,6 +233,7 @@ impl Manager {
             started: false,
             pidfile: None,
             born: None,
+            diag: None,
             options,
         };
         let cooperates = match &manager.template {
@@ -274,6 +278,19 @@ impl Manager {
     /// A picture of the pool.
     pub fn status(&self) -> PoolStatus {
         self.policy.status()
+    }
+
+    /// The pool as one JSON object: what `fcgiguard status --json` shows.
+    pub fn status_json(&self) -> String {
+        let cooperates = |slot| {
+            let flags = self.board.line(slot).map_or(0, |l| l.flags.load(Ordering::Acquire));
+            match flags & (flag::COOPERATES | flag::PRELOADED) {
+                0 => "observed",
+                flag::COOPERATES => "library",
+                _ => "preloaded",
+            }
+        };
+        self.policy.status().to_json(&self.options.name, &self.addresses(), time::monotonic_ms(), cooperates)
     }
 
     /// The options in force.
@@ -415,6 +432,30 @@ impl Manager {
             return Ok(Step::Ended { code: *code, reason: reason.clone() });
         }
         Ok(if self.notices.is_empty() { Step::Idle } else { Step::Notices })
+    }
+
+    /// Waits as [`Manager::step`] would, and does nothing else: for hosts that give up a lock while waiting (Python's GIL) and need
+    /// it for the step, which may fork. `around` runs the wait.
+    pub fn wait_without(
+        &mut self,
+        timeout_ms: i64,
+        around: impl FnOnce(&mut (dyn FnMut() + Send)),
+    ) -> Result<(), SysError> {
+        if !self.started || self.ended.is_some() || !self.notices.is_empty() {
+            return Ok(());
+        }
+        let mut wait = timeout_ms;
+        if let Some(timer) = self.next_timer_ms().and_then(|ms| i64::try_from(ms).ok()) {
+            wait = if wait < 0 { timer } else { wait.min(timer) };
+        }
+        let wait = i32::try_from(wait.min(i64::from(i32::MAX))).unwrap_or(-1);
+        let mut fds = self.poll_set();
+        let mut result = Ok(0);
+        around(&mut || result = poll::poll(&mut fds, wait));
+        match result {
+            Err(error) if error.errno() != libc::EINTR => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn poll_set(&self) -> Vec<PollFd> {
@@ -636,12 +677,18 @@ impl Manager {
                 })
             })
             .collect();
-        self.policy.handle(now, Event::Samples { workers, queue: self.queue() });
+        let queue = self.queue();
+        self.policy.handle(now, Event::Samples { workers, queue });
     }
 
     /// Waiting and limit of the fullest listening socket.
-    fn queue(&self) -> Option<(u32, u32)> {
-        None
+    fn queue(&mut self) -> Option<(u32, u32)> {
+        if self.diag.is_none() {
+            self.diag = Diag::open().ok();
+        }
+        let diag = self.diag.as_mut()?;
+        let queues = self.listeners.iter().filter_map(|l| diag.listener_of(l.fd.as_fd()).ok().flatten());
+        queues.map(|l| (l.queue.waiting, l.queue.limit)).max()
     }
 
     // Carrying out -------------------------------------------------------------------------------------------------
@@ -684,7 +731,7 @@ impl Manager {
 
     fn tell(&mut self, level: Level, kind: &'static str, worker: Option<WorkerRef>, text: String) {
         let pool = self.options.name.clone();
-        self.notices.push_back(Notice { level, kind, pool, worker, text });
+        self.notices.push_back(Notice { level, kind, pool, worker, text, status: -1 });
     }
 
     fn send(&self, slot: Slot, number: i32) {

@@ -2,10 +2,11 @@
 
 use super::board::{Board, BoardError};
 use super::scoreboard::{env, flag, Claim, Line, State};
+use crate::responder::Gate;
 use crate::sys::{fd, poll, process, signal, time};
-use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 /// What a wait for a connection ended with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,9 +26,9 @@ pub struct Worker {
     generation: u32,
     lifeline: OwnedFd,
     ready: Option<OwnedFd>,
-    said_ready: Cell<bool>,
-    leaving: Cell<bool>,
-    in_request: Cell<bool>,
+    said_ready: AtomicBool,
+    leaving: AtomicBool,
+    in_request: AtomicBool,
 }
 
 impl Worker {
@@ -39,12 +40,14 @@ impl Worker {
             generation,
             lifeline,
             ready: Some(ready),
-            said_ready: Cell::new(false),
-            leaving: Cell::new(false),
-            in_request: Cell::new(false),
+            said_ready: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            in_request: AtomicBool::new(false),
         };
         if let Some(line) = worker.line() {
+            // In this order: the preloaded object, if it is there too, steps back when it sees the second.
             line.flags.fetch_or(flag::COOPERATES, Ordering::AcqRel);
+            line.flags.fetch_and(!flag::PRELOADED, Ordering::AcqRel);
         }
         worker
     }
@@ -78,7 +81,6 @@ impl Worker {
         if board.line(slot).is_none() {
             return Err(BoardError::Foreign);
         }
-        // The preloaded object steps back for a program that does this itself.
         Ok(Some(Worker::new(board, slot, generation, lifeline, ready)))
     }
 
@@ -106,7 +108,7 @@ impl Worker {
 
     /// Says that this worker can serve. Said once; also by the first wait for a connection.
     pub fn ready(&self) {
-        if self.said_ready.replace(true) {
+        if self.said_ready.swap(true, Ordering::Relaxed) {
             return;
         }
         if let Some(line) = self.line() {
@@ -130,7 +132,7 @@ impl Worker {
 
     /// Whether this worker should leave: asked by the manager, by a signal, or because the manager has died.
     pub fn is_leaving(&self) -> bool {
-        self.leaving.get()
+        self.leaving.load(Ordering::Relaxed)
             || signal::leave_flag().load(Ordering::Acquire)
             || self.line().is_some_and(Line::leave_wanted)
     }
@@ -139,13 +141,13 @@ impl Worker {
     pub fn look_at_lifeline(&self) {
         let mut bytes = [0u8; 64];
         if let Ok(0) = fd::read(self.lifeline.as_fd(), &mut bytes) {
-            self.leaving.set(true);
+            self.leaving.store(true, Ordering::Relaxed);
         }
     }
 
     /// Claims the line for an accept; false: leave.
     pub fn claim(&self) -> bool {
-        if self.leaving.get() || signal::leave_flag().load(Ordering::Acquire) {
+        if self.leaving.load(Ordering::Relaxed) || signal::leave_flag().load(Ordering::Acquire) {
             return false;
         }
         self.line().is_none_or(|line| line.claim() == Claim::Go)
@@ -165,13 +167,13 @@ impl Worker {
             }
             line.begin(time::monotonic_coarse_ms());
         }
-        self.in_request.set(true);
+        self.in_request.store(true, Ordering::Relaxed);
     }
 
     /// The request is done; false: leave. No system call.
     pub fn post_dispatch(&self) -> bool {
         if let Some(line) = self.line() {
-            if self.in_request.replace(false) {
+            if self.in_request.swap(false, Ordering::Relaxed) {
                 line.end();
             }
         }
@@ -202,6 +204,51 @@ impl Worker {
             if listen.happened() != 0 {
                 return if self.claim() { Waited::Connection } else { Waited::Leave };
             }
+        }
+    }
+}
+
+/// A worker stands between its responder and the manager.
+impl Gate for Arc<Worker> {
+    fn claim(&self) -> bool {
+        Worker::claim(self)
+    }
+
+    fn begin(&self) {
+        if let Some(line) = self.line() {
+            line.begin(time::monotonic_coarse_ms());
+        }
+    }
+
+    fn end(&self) {
+        if let Some(line) = self.line() {
+            line.end();
+        }
+    }
+
+    fn rest(&self) -> bool {
+        Worker::rest(self)
+    }
+
+    fn leaving(&self) -> bool {
+        self.is_leaving()
+    }
+
+    fn lifeline(&self) -> Option<RawFd> {
+        Some(self.lifeline_fd())
+    }
+
+    fn ready(&self) {
+        Worker::ready(self);
+    }
+
+    fn drain_nudge(&self) {
+        self.look_at_lifeline();
+    }
+
+    fn kept(&self, count: u32) {
+        if let Some(line) = self.line() {
+            line.kept.store(count, Ordering::Relaxed);
         }
     }
 }

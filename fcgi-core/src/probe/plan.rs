@@ -170,7 +170,7 @@ impl Probe {
             "script" => self.script = Some(value.to_owned()),
             "expect_status" => {
                 let range = match value.strip_suffix("xx") {
-                    Some(class) => class.parse::<u16>().ok().filter(|c| *c <= 5).map(|c| (c * 100, c * 100 + 99)),
+                    Some(class) => class.parse::<u16>().ok().filter(|c| *c < 10).map(|c| (c * 100, c * 100 + 99)),
                     None => value.parse::<u16>().ok().map(|s| (s, s)),
                 };
                 let range = range.filter(|(low, high)| *low >= 100 && *high <= 599);

@@ -3,6 +3,7 @@
 use super::plan::Method;
 use super::verdict::{Outcome, Verdict};
 use crate::error::Code;
+use crate::json::{quote, Object};
 use crate::sys::netlink::Queue;
 use crate::units::format_micros;
 use std::fmt;
@@ -124,5 +125,54 @@ impl fmt::Display for ProbeReport {
             write!(f, ": {}", self.detail)?;
         }
         Ok(())
+    }
+}
+
+impl ProbeReport {
+    /// One JSON object on one line; the same members in every front end. What is not known is null or left out.
+    pub fn to_json(&self) -> String {
+        let number = |n: Option<i64>| n.map_or("null".to_owned(), |n| n.to_string());
+        let mut object = Object::new();
+        object.text("address", &self.address);
+        object.text("verdict", self.verdict.name());
+        object.text("outcome", self.outcome.name());
+        object.number("exit", i64::from(self.outcome.exit_code()));
+        object.number("code", self.code().map_or(0, |c| i64::from(c.number())));
+        object.text("method", self.method.name());
+        object.text("phase", self.phase.name());
+        object.number("elapsed_us", self.elapsed_us as i64);
+        let mut phases = Object::new();
+        for phase in Phase::ALL {
+            if let Some(us) = self.phases.get(phase) {
+                phases.number(phase.name(), us as i64);
+            }
+        }
+        if let Some(us) = self.phases.unanswered {
+            phases.number("unanswered", us as i64);
+        }
+        object.raw("phases", &phases.finish());
+        match self.queue {
+            Some(queue) => {
+                let mut inner = Object::new();
+                inner.number("waiting", i64::from(queue.waiting));
+                inner.number("limit", i64::from(queue.limit));
+                object.raw("queue", &inner.finish());
+            }
+            None => object.raw("queue", "null"),
+        }
+        let mut values = Object::new();
+        // A repeated name would be a repeated key; the last one counts, as for params.
+        for (index, (name, value)) in self.values.iter().enumerate() {
+            if !self.values.iter().skip(index + 1).any(|(later, _)| later == name) {
+                values.text(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
+            }
+        }
+        object.raw("values", &values.finish());
+        object.raw("http_status", &number(self.http_status.map(i64::from)));
+        object.raw("app_status", &number(self.app_status.map(i64::from)));
+        object.raw("first_byte", &number(self.first_byte.map(i64::from)));
+        object.raw("stderr", &quote(&self.stderr));
+        object.text("detail", &self.detail);
+        object.finish()
     }
 }

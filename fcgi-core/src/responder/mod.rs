@@ -1,1 +1,231 @@
-//! responder
+//! The application side: takes connections, finds the next request on them, and serves one at a time.
+//!
+//! ```text
+//!  listening socket --accept--> head --params complete--> the program has it --finish--> kept, or closed
+//!                                |  ^                                                     |
+//!                                v  |  more bytes                                         v
+//!                             waiting (epoll: the listening socket, the lifeline, every waiting connection)
+//! ```
+//! A connection is registered only if it has to wait; one that brings its whole request at once and is closed after it
+//! takes four system calls: accept4, recv, send, close. Since nothing but the request in hand is ever waited for alone,
+//! neither a kept connection nor a slow head holds the worker. [`accept`](Responder::accept) never fails because of a peer.
+//!
+//! Make a responder after fork: its epoll set belongs to one process. `request.rs` has the request in hand, `link.rs` the
+//! waiting connections, `spill.rs` early body bytes, `cgi.rs` the plain CGI case, `gate.rs` the manager's side.
+
+mod accept;
+mod answer;
+mod cgi;
+mod gate;
+mod link;
+mod options;
+mod output;
+mod request;
+mod spill;
+
+pub use cgi::is_fastcgi;
+pub use gate::{Gate, NoGate};
+pub use options::{parse_web_server_addrs, ResponderError, ResponderOptions, Stats};
+pub use request::Request;
+
+use crate::conn::responder::{AfterEnd, Capabilities, RequestEvent, ResponderConn};
+use crate::params::Params;
+use crate::record::ProtocolStatus;
+use crate::sys::epoll::{Epoll, Event};
+use crate::sys::net::{self, SockAddr};
+use crate::sys::poll::{self, PollFd};
+use crate::sys::{fd, time};
+use link::{Link, Table, Waits};
+use output::Output;
+use request::Current;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Result of the responder's calls.
+pub type Result<T> = std::result::Result<T, ResponderError>;
+
+/// Bytes read at once: a whole request of any usual web server.
+const INPUT: usize = 64 * 1024;
+/// How long a peer may go on sending a body nobody wants, after its answer; a few round trips of a slow line.
+const CLOSE_WAIT_MS: u64 = 1000;
+/// How much of such a body is dropped before the connection is closed at once.
+const CLOSE_WAIT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Set this from a handler of SIGTERM (storing to it is all a handler may do): every responder of the process leaves at
+/// its next accept. The handler must be installed without SA_RESTART, so that a wait ends.
+pub fn leave_flag() -> &'static AtomicBool {
+    crate::sys::signal::leave_flag()
+}
+
+/// The listening socket.
+#[derive(Debug)]
+enum Listener {
+    Owned(OwnedFd),
+    Lent(fd::Lent),
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Owned(fd) => fd.as_fd(),
+            Listener::Lent(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// What [`Responder::next`] found.
+#[derive(Debug)]
+pub enum Next<'a> {
+    /// A request, now in hand.
+    Request(Request<'a>),
+    /// Nothing now: wait until [`Responder::fd`] is readable, at most this many milliseconds (-1: for ever).
+    Nothing(i32),
+    /// Leave.
+    Leave,
+}
+
+/// What the loop found.
+enum Found {
+    Request,
+    Nothing,
+    Leave,
+}
+
+/// What became of a connection that was looked at.
+enum Looked {
+    /// A request's params are complete: it is in hand.
+    Request,
+    /// It waits, or is closed.
+    Done,
+}
+
+/// The application side of one listening socket, with at most one request in hand.
+pub struct Responder {
+    listener: Option<Listener>,
+    /// Whether accept would wait: the mode belongs to the open file, which others share, so it is not ours to change.
+    blocking: bool,
+    unix: bool,
+    options: ResponderOptions,
+    gate: Box<dyn Gate>,
+    epoll: Option<Epoll>,
+    events: VecDeque<Event>,
+    table: Table,
+    /// Input of the connection being looked at; between requests it holds only bytes of `link`.
+    buffer: Box<[u8]>,
+    at: usize,
+    end: usize,
+    /// The connection being served, or just served with further bytes read.
+    link: Option<Box<Link>>,
+    current: Current,
+    params: Params,
+    out: Output,
+    /// A machine of a closed connection, for the next one: its memory is used again.
+    spare: Option<ResponderConn>,
+    leave: bool,
+    said_ready: bool,
+    stats: Stats,
+}
+
+impl std::fmt::Debug for Responder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Responder").field("stats", &self.stats).field("waiting", &self.table.waiting()).finish()
+    }
+}
+
+impl Responder {
+    /// On a listening socket that becomes ours and is closed with the responder.
+    pub fn new(listen: OwnedFd, options: ResponderOptions, gate: Box<dyn Gate>) -> Result<Responder> {
+        Responder::make(Some(Listener::Owned(listen)), options, gate)
+    }
+
+    /// On a listening socket that another owns and keeps open, named by its number (0 for a spawned application).
+    pub fn borrowed(listen: RawFd, options: ResponderOptions, gate: Box<dyn Gate>) -> Result<Responder> {
+        Responder::make(Some(Listener::Lent(fd::Lent::new(listen)?)), options, gate)
+    }
+
+    /// As web servers and spawners start us: on descriptor 0 if it is a listening socket, else plain CGI with one request
+    /// from the environment.
+    pub fn from_stdin(options: ResponderOptions, gate: Box<dyn Gate>) -> Result<Responder> {
+        if is_fastcgi(0) {
+            Responder::borrowed(0, options, gate)
+        } else {
+            Responder::make(None, options, gate)
+        }
+    }
+
+    fn make(listener: Option<Listener>, options: ResponderOptions, gate: Box<dyn Gate>) -> Result<Responder> {
+        let (mut blocking, mut unix) = (false, false);
+        if let Some(listener) = &listener {
+            blocking = !fd::is_nonblocking(listener.as_fd())?;
+            unix = net::is_unix(listener.as_fd());
+            // Accepted sockets inherit it. An answer is sent whole, so that there is nothing to wait for.
+            net::set_nodelay(listener.as_fd());
+        }
+        Ok(Responder {
+            listener,
+            blocking,
+            unix,
+            options,
+            gate,
+            epoll: None,
+            events: VecDeque::new(),
+            table: Table::default(),
+            buffer: vec![0; INPUT].into_boxed_slice(),
+            at: 0,
+            end: 0,
+            link: None,
+            current: Current::default(),
+            params: Params::default(),
+            out: Output::default(),
+            spare: None,
+            leave: false,
+            said_ready: false,
+            stats: Stats::default(),
+        })
+    }
+
+    /// Waits for the next request; None when the worker should leave. A request still in hand is finished first.
+    /// An error is the system's (out of descriptors, a bad listening socket), never a peer's.
+    pub fn accept(&mut self) -> Result<Option<Request<'_>>> {
+        match self.find(true)? {
+            Found::Request => Ok(Some(Request::of(self))),
+            Found::Nothing | Found::Leave => Ok(None),
+        }
+    }
+
+    /// As [`accept`](Responder::accept) without waiting for a connection, for programs with their own event loop: call it
+    /// until it gives `Nothing`, then wait for [`fd`](Responder::fd). Reading a body may still wait.
+    #[allow(clippy::should_implement_trait)] // a lending iterator cannot be one
+    pub fn next(&mut self) -> Result<Next<'_>> {
+        match self.find(false)? {
+            Found::Request => Ok(Next::Request(Request::of(self))),
+            Found::Nothing => Ok(Next::Nothing(self.timeout())),
+            Found::Leave => Ok(Next::Leave),
+        }
+    }
+
+    /// The descriptor that is readable when [`next`](Responder::next) has something to do.
+    pub fn fd(&mut self) -> Result<RawFd> {
+        Ok(self.epoll()?.raw())
+    }
+
+    /// Leave after the request in hand.
+    pub fn request_leave(&mut self) {
+        self.leave = true;
+    }
+
+    /// What has happened so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// How many connections are kept open between requests.
+    pub fn kept(&self) -> usize {
+        self.table.count(Waits::Idle)
+    }
+
+    fn leaving(&self) -> bool {
+        self.leave || leave_flag().load(Ordering::Relaxed) || self.gate.leaving()
+    }
+}

@@ -66,3 +66,67 @@ pub unsafe fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the caller keeps the duties above.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
+
+/// Whether O_NONBLOCK is set on the open file.
+pub fn is_nonblocking(fd: BorrowedFd<'_>) -> Result<bool> {
+    // SAFETY: F_GETFL takes no pointer.
+    let flags = check("fcntl", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    Ok(flags & libc::O_NONBLOCK != 0)
+}
+
+/// A file without a name, in memory, close-on-exec.
+pub fn memory_file() -> Result<OwnedFd> {
+    // SAFETY: the name is a NUL-terminated constant.
+    let fd = check("memfd_create", unsafe { libc::memfd_create(c"fcgiguard-stdin".as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: the call succeeded, so the descriptor is open and only ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Reads once at an offset; the file's own position stays.
+pub fn read_at(fd: BorrowedFd<'_>, into: &mut [u8], offset: u64) -> Result<usize> {
+    let offset = libc::off_t::try_from(offset).unwrap_or(libc::off_t::MAX);
+    // SAFETY: `into` is writable for its length.
+    check_len("pread", unsafe { libc::pread(fd.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), offset) })
+}
+
+/// Writes once at an offset; may write less than given.
+pub fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<usize> {
+    let offset = libc::off_t::try_from(offset).unwrap_or(libc::off_t::MAX);
+    // SAFETY: `bytes` is readable for its length.
+    check_len("pwrite", unsafe { libc::pwrite(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), offset) })
+}
+
+/// Sends up to `len` bytes of a file, from `offset` (moved on), without passing them through this process.
+pub fn send_file(to: BorrowedFd<'_>, from: BorrowedFd<'_>, offset: &mut u64, len: usize) -> Result<usize> {
+    let mut at = libc::off_t::try_from(*offset).unwrap_or(libc::off_t::MAX);
+    // SAFETY: `at` is a valid off_t for the kernel to read and update.
+    let sent = check_len("sendfile", unsafe { libc::sendfile(to.as_raw_fd(), from.as_raw_fd(), &mut at, len) })?;
+    *offset += sent as u64;
+    Ok(sent)
+}
+
+/// Whether the file has positions: a pipe or socket has none.
+pub fn can_seek(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: no pointers.
+    unsafe { libc::lseek(fd.as_raw_fd(), 0, libc::SEEK_CUR) != -1 }
+}
+
+/// A descriptor that somebody else owns (inherited at exec, or a host's), used by its number and never closed here.
+#[derive(Clone, Copy, Debug)]
+pub struct Lent(RawFd);
+
+impl Lent {
+    /// Of an open descriptor, which its owner must keep open while this is used. An error if it is not open now.
+    pub fn new(fd: RawFd) -> Result<Lent> {
+        // SAFETY: F_GETFD takes no pointer.
+        check("fcntl", unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+        Ok(Lent(fd))
+    }
+}
+
+impl std::os::fd::AsFd for Lent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: it was open when this was made, and the owner keeps it so. Were it not, calls would fail with EBADF.
+        unsafe { BorrowedFd::borrow_raw(self.0) }
+    }
+}

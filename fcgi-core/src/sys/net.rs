@@ -279,3 +279,15 @@ pub fn file_identity(path: &Path) -> io::Result<(u64, u64)> {
     let meta = std::fs::symlink_metadata(path)?;
     Ok((meta.dev(), meta.ino()))
 }
+
+/// As [`send`], telling TCP that more follows at once, so that it waits with a part of a segment.
+pub fn send_more(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_MORE;
+    // SAFETY: `bytes` is readable for its length.
+    check_len("send", unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+/// Whether the socket is a unix socket.
+pub fn is_unix(fd: BorrowedFd<'_>) -> bool {
+    matches!(get_int(fd, libc::SOL_SOCKET, libc::SO_DOMAIN), Ok(libc::AF_UNIX))
+}

@@ -41,13 +41,28 @@ static NONBLOCKING: AtomicBool = AtomicBool::new(false);
 /// Whether this process has a line of its own.
 #[inline]
 pub fn attached() -> bool {
-    MODE.load(Ordering::Relaxed) == ATTACHED
+    MODE.load(Ordering::Relaxed) == ATTACHED && !stood_back()
 }
 
 /// Whether the listening socket is looked after at all (attached, or a follower).
 #[inline]
 pub fn concerned() -> bool {
-    MODE.load(Ordering::Relaxed) != OFF
+    match MODE.load(Ordering::Relaxed) {
+        OFF => false,
+        ATTACHED => !stood_back(),
+        _ => true,
+    }
+}
+
+/// A program that links libfcgiguard keeps its line itself and takes PRELOADED off: from then on every call passes through.
+#[inline]
+fn stood_back() -> bool {
+    let Some(line) = line() else { return false };
+    if line.flags.load(Ordering::Relaxed) & (flag::COOPERATES | flag::PRELOADED) != flag::COOPERATES {
+        return false;
+    }
+    MODE.store(OFF, Ordering::Release);
+    true
 }
 
 /// The process is the manager's child.

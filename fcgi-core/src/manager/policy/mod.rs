@@ -332,6 +332,12 @@ impl Policy {
         let expected = matches!(worker.phase, Phase::Leaving | Phase::Killed) || self.stopping;
         let level = if expected || ended == Ended::Code(0) { Level::Info } else { Level::Warning };
         self.tell_about(level, "worker_exited", who, text.clone());
+        if let Some(Action::Tell(notice)) = self.actions.back_mut() {
+            notice.status = match ended {
+                Ended::Code(code) => code << 8,
+                Ended::Signal(number) => number,
+            };
+        }
         if let Ended::Code(code) = ended {
             if self.options.fatal_codes.contains(&code) && !self.stopping {
                 return self.begin_stop(now, code, format!("a worker exited with the fatal status {code}"));
@@ -700,6 +706,6 @@ impl Policy {
 
     fn tell_about(&mut self, level: Level, kind: &'static str, worker: Option<WorkerRef>, text: String) {
         let pool = self.options.name.clone();
-        self.actions.push_back(Action::Tell(Notice { level, kind, pool, worker, text }));
+        self.actions.push_back(Action::Tell(Notice { level, kind, pool, worker, text, status: -1 }));
     }
 }

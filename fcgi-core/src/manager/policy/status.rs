@@ -1,6 +1,7 @@
 //! What the status page shows, as plain data.
 
 use super::{Phase, Policy};
+use crate::json::{quote, Object};
 use crate::manager::action::{ReadyHow, Slot};
 
 /// Numbers since the start; they only grow.
@@ -79,6 +80,89 @@ pub struct PoolStatus {
     pub last_reload: Option<LastReload>,
     /// The workers by slot.
     pub workers: Vec<WorkerStatus>,
+}
+
+impl Phase {
+    /// The phase's name in the status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Ready => "ready",
+            Phase::Leaving => "leaving",
+            Phase::Killed => "killed",
+        }
+    }
+}
+
+impl PoolStatus {
+    /// One JSON object. Times are ages in milliseconds at `now`; `cooperation` says how a worker works with the manager.
+    pub fn to_json(
+        &self,
+        name: &str,
+        addresses: &[String],
+        now: u64,
+        cooperation: impl Fn(Slot) -> &'static str,
+    ) -> String {
+        let age = |at: u64| now.saturating_sub(at) as i64;
+        let list = |items: Vec<String>| format!("[{}]", items.join(","));
+        let workers = self.workers.iter().map(|w| {
+            let mut object = Object::new();
+            object.number("slot", i64::from(w.slot));
+            object.number("pid", i64::from(w.pid));
+            object.number("generation", i64::from(w.generation));
+            object.text("phase", w.phase.name());
+            object.text("cooperates", cooperation(w.slot));
+            object.text("ready", w.how.map_or("", |how| if how == ReadyHow::Said { "said" } else { "alive" }));
+            object.number("age_ms", age(w.started_at));
+            object.number("requests", w.requests as i64);
+            object.number("busy_ms", if w.busy { age(w.busy_since) } else { -1 });
+            object.number("memory", w.memory as i64);
+            if !w.why_leaving.is_empty() {
+                object.text("why_leaving", w.why_leaving);
+            }
+            object.finish()
+        });
+        let c = &self.counters;
+        let mut counters = Object::new();
+        for (name, value) in [
+            ("spawned", c.spawned),
+            ("ready", c.ready),
+            ("exited", c.exited),
+            ("failed_starts", c.failed_starts),
+            ("crashed", c.crashed),
+            ("recycled", c.recycled),
+            ("killed", c.killed),
+            ("reloads_ok", c.reloads_ok),
+            ("reloads_failed", c.reloads_failed),
+        ] {
+            counters.number(name, value as i64);
+        }
+        let mut object = Object::new();
+        object.text("pool", name);
+        object.text("state", self.state);
+        object.raw("listen", &list(addresses.iter().map(|a| quote(a)).collect()));
+        object.number("generation", i64::from(self.generation));
+        object.number("target", i64::from(self.target));
+        let (waiting, limit) = self.queue.map_or((-1, -1), |(w, l)| (i64::from(w), i64::from(l)));
+        object.number("queue", waiting);
+        object.number("queue_limit", limit);
+        object.number("failed_starts_in_a_row", i64::from(self.failures));
+        object.number("next_try_ms", if self.next_try > now { (self.next_try - now) as i64 } else { 0 });
+        object.raw("counters", &counters.finish());
+        match &self.last_reload {
+            Some(reload) => {
+                let mut last = Object::new();
+                last.number("age_ms", age(reload.at));
+                last.text("reason", &reload.reason);
+                last.raw("ok", if reload.ok { "true" } else { "false" });
+                last.text("outcome", &reload.outcome);
+                object.raw("last_reload", &last.finish());
+            }
+            None => object.raw("last_reload", "null"),
+        }
+        object.raw("workers", &list(workers.collect()));
+        object.finish()
+    }
 }
 
 impl Policy {

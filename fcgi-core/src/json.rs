@@ -1,4 +1,4 @@
-//! The little JSON that the command writes: one flat or nested object a line. No reader is needed here.
+//! The little JSON that is written here: status, reports, log lines. No reader is needed.
 
 use std::fmt::Write;
 
@@ -27,7 +27,14 @@ pub fn quote(text: &str) -> String {
     out
 }
 
+impl Default for Object {
+    fn default() -> Object {
+        Object::new()
+    }
+}
+
 impl Object {
+    /// Without members.
     pub fn new() -> Object {
         Object(String::from("{"))
     }
@@ -42,14 +49,17 @@ impl Object {
         self.0.push_str(json);
     }
 
+    /// A text member.
     pub fn text(&mut self, name: &str, value: &str) {
         self.raw(name, &quote(value));
     }
 
+    /// A whole number.
     pub fn number(&mut self, name: &str, value: i64) {
         self.raw(name, &value.to_string());
     }
 
+    /// The object as text.
     pub fn finish(mut self) -> String {
         self.0.push('}');
         self.0

@@ -1,0 +1,28 @@
+"""Probe and guard FastCGI services.
+
+    >>> import fcgiguard
+    >>> fcgiguard.probe("unix:/run/app.sock", timeout="5s").verdict
+    'healthy'
+"""
+
+from __future__ import annotations
+
+from ._fcgiguard import Worker, __version__, error_table, option_table
+from .errors import Error, InternalError, PoolError, ProtocolError, RequestError, SystemCallError, UsageError
+from .pool import Event, Pool
+
+__all__ = [
+    "Error",
+    "Event",
+    "InternalError",
+    "Pool",
+    "PoolError",
+    "ProtocolError",
+    "RequestError",
+    "SystemCallError",
+    "UsageError",
+    "Worker",
+    "__version__",
+    "error_table",
+    "option_table",
+]

@@ -1,0 +1,50 @@
+"""The exceptions of fcgiguard: one tree, with the codes of the one error table."""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """Root of the tree. `code` is a stable negative number, `name` its name."""
+
+    code: int
+    name: str
+
+    def __init__(self, message: str, code: int = -901, name: str = "internal") -> None:
+        super().__init__(message)
+        self.code = code
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({self.name}, {self.code})"
+
+
+class UsageError(Error, ValueError):
+    """An argument, option or address is wrong."""
+
+
+class ProtocolError(Error):
+    """A peer broke the FastCGI specification."""
+
+
+class SystemCallError(Error, OSError):
+    """A system call failed, or a deadline passed."""
+
+
+class PoolError(Error):
+    """The pool cannot do what was asked."""
+
+
+class RequestError(Error):
+    """The request is over, aborted, or the worker is leaving."""
+
+
+class InternalError(Error):
+    """A fault of fcgiguard itself. Please report it."""
+
+
+_GROUPS = {1: UsageError, 2: UsageError, 3: ProtocolError, 4: SystemCallError, 6: PoolError, 7: RequestError, 9: InternalError}
+
+
+def make(code: int, name: str, message: str) -> Error:
+    """The exception of a code; called by the native half."""
+    return _GROUPS.get(-code // 100, Error)(message, code, name)

@@ -1,0 +1,170 @@
+"""A pre-fork pool of Python workers."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from dataclasses import dataclass
+from typing import Any, Iterator
+
+from ._fcgiguard import NativePool, Worker
+
+log = logging.getLogger("fcgiguard")
+
+_IDLE, _EVENTS, _WORKER, _ENDED = range(4)
+_LEVELS = {3: logging.ERROR, 4: logging.WARNING, 5: logging.INFO, 6: logging.INFO, 7: logging.DEBUG}
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a pool. `pid` and `generation` are 0 where it is not about one worker."""
+
+    kind: str
+    level: int
+    pool: str
+    text: str
+    pid: int = 0
+    generation: int = 0
+
+
+class Pool:
+    """A pool whose workers are forks of this process, made by `os.fork`.
+
+    Options are those of the one table (`fcgiguard.option_table()`), as keywords: numbers are counts, seconds or bytes as the
+    option says, strings as a person would write them ("5s", "64M"), lists as lists.
+
+        pool = fcgiguard.Pool(listen=":9005", workers=4)
+        worker = pool.manage()            # returns in each worker; None in the manager, at the end
+        if worker is None:
+            raise SystemExit(pool.exit_code)
+        for connection in pool.connections():
+            ...
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._native = NativePool()
+        self._worker: Worker | None = None
+        for name, value in options.items():
+            for item in value if isinstance(value, (list, tuple)) else [value]:
+                if item is not None:
+                    self._native.set(name, str(item).lower() if isinstance(item, bool) else str(item))
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should exit with, once the pool has ended."""
+        return self._native.exit_code
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the pool listens."""
+        return self._native.addresses()
+
+    def open(self) -> None:
+        """Checks everything and binds. On error nothing was started and nothing is bound."""
+        self._native.open()
+
+    def step(self, timeout: float | None = None) -> int:
+        """One round of the loop, for programs with a loop of their own."""
+        return self._native.step(-1 if timeout is None else int(timeout * 1000))
+
+    def on_event(self, event: Event) -> None:
+        """Told of everything that happens; logs it. Override for more."""
+        who = f"[{event.pid}]" if event.pid else ""
+        log.log(_LEVELS.get(event.level, logging.INFO), "%s%s: %s", event.pool, who, event.text)
+
+    def events(self) -> Iterator[Event]:
+        """The events that wait."""
+        while (fields := self._native.next_event()) is not None:
+            yield Event(**fields)
+
+    def reload(self, reason: str = "asked by the program") -> None:
+        """Replaces the workers, each new one ready before an old one leaves."""
+        self._native.reload(reason)
+
+    def scale(self, workers: int) -> None:
+        """Another number of workers."""
+        self._native.scale(workers)
+
+    def stop(self) -> None:
+        """Ends the pool after the requests in flight."""
+        self._native.stop()
+
+    def manage(self) -> Worker | None:
+        """Runs the pool: returns a Worker in each worker, and None in the manager when the pool has ended.
+
+        Python's own signal handlers are used for as long as it runs, and given back: TERM and INT end after the requests in
+        flight, QUIT at once, HUP replaces the workers, TTIN and TTOU change their number.
+        """
+        self.open()
+        pending: list[int] = []
+        names = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU")
+        former = {}
+        for name in names:
+            number = getattr(signal, name)
+            former[number] = signal.signal(number, lambda got, _frame: pending.append(got))
+        is_worker = False
+        try:
+            while True:
+                step = self.step(0 if pending else 1.0)
+                if step == _WORKER:
+                    is_worker = True
+                    break
+                while pending:
+                    self._native.signal(pending.pop(0))
+                for event in self.events():
+                    self.on_event(event)
+                if step == _ENDED:
+                    return None
+        finally:
+            for number, handler in former.items():
+                if not is_worker:
+                    signal.signal(number, handler)
+        self._worker = self._native.worker()
+        leave = self._leave
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, leave)
+        for number in (signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
+            signal.signal(number, signal.SIG_DFL)
+        self._leaving = False
+        return self._worker
+
+    _leaving = False
+
+    def _leave(self, _number: int, _frame: Any) -> None:
+        self._leaving = True
+
+    @property
+    def listener(self) -> int:
+        """The listening descriptor."""
+        fd = self._native.listener(0)
+        return -1 if fd is None else fd
+
+    def connections(self) -> Iterator[socket.socket]:
+        """In a worker: accepted connections, one at a time; ends when the worker should leave. While the caller works on one,
+        a TERM or a reload waits."""
+        worker = self._worker
+        assert worker is not None, "connections() is for workers: call manage() first"
+        listening = socket.socket(fileno=socket.dup(self.listener))
+        listening.setblocking(False)
+        try:
+            while not self._leaving:
+                found = worker.wait(self.listener, 1000)
+                if found == 0:
+                    return
+                if found == 2:
+                    continue
+                try:
+                    connection, _peer = listening.accept()
+                except (BlockingIOError, ConnectionAbortedError):
+                    if not worker.post_dispatch():
+                        return
+                    continue
+                worker.pre_dispatch()
+                connection.setblocking(True)
+                with connection:
+                    yield connection
+                if not worker.post_dispatch():
+                    return
+        finally:
+            listening.close()

@@ -1,0 +1,248 @@
+//! The native half of the Python package: thin classes over fcgi-core. What Python people touch is in python/fcgiguard.
+//!
+//! Fork goes through `os.fork`, so that Python's at-fork hooks run in both processes; the GIL is given up while waiting.
+
+use fcgi_core::conn::trace::Trace as CoreTrace;
+use fcgi_core::manager::executor::{Host, Manager, Mode, Step};
+use fcgi_core::manager::options::{PoolOptions, OPTIONS};
+use fcgi_core::manager::worker::{Waited, Worker as CoreWorker};
+use fcgi_core::{Code, Coded};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+mod errors;
+
+use errors::raise;
+
+/// Python's own way to fork.
+struct PythonHost;
+
+impl Host for PythonHost {
+    fn fork(&mut self) -> std::io::Result<i32> {
+        Python::attach(|py| {
+            let os = py.import("os").map_err(std::io::Error::other)?;
+            os.call_method0("fork").and_then(|pid| pid.extract()).map_err(std::io::Error::other)
+        })
+    }
+}
+
+/// A byte stream as canonical text, for the shared vectors.
+#[pyclass(unsendable, module = "fcgiguard._fcgiguard")]
+struct Trace(CoreTrace);
+
+#[pymethods]
+impl Trace {
+    #[new]
+    fn new(side: &str) -> PyResult<Trace> {
+        CoreTrace::new(side).map(Trace).ok_or_else(|| PyRuntimeError::new_err(format!("there is no side {side:?}")))
+    }
+
+    fn feed(&mut self, data: &[u8]) {
+        self.0.feed(data);
+    }
+
+    /// (events, output in hex, error) after the stream has ended.
+    fn finish(&mut self) -> (Vec<String>, String, String) {
+        self.0.finish();
+        (self.0.events().to_vec(), self.0.output(), self.0.error())
+    }
+}
+
+/// The manager of a pool, without Python's conveniences.
+#[pyclass(unsendable, module = "fcgiguard._fcgiguard", name = "NativePool")]
+struct Pool {
+    options: PoolOptions,
+    manager: Option<Manager>,
+    worker: Option<CoreWorker>,
+    exit_code: i32,
+}
+
+impl Pool {
+    fn running(&mut self, py: Python<'_>) -> PyResult<&mut Manager> {
+        match self.manager.as_mut() {
+            Some(manager) => Ok(manager),
+            None => Err(raise(py, Code::WrongState, "the pool is not open: call open() first")),
+        }
+    }
+}
+
+#[pymethods]
+impl Pool {
+    #[new]
+    fn new() -> Pool {
+        Pool { options: PoolOptions::default(), manager: None, worker: None, exit_code: 0 }
+    }
+
+    fn set(&mut self, py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
+        self.options.set(name, value).map_err(|e| raise(py, e.code(), &e.to_string()))
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        self.options.get(name)
+    }
+
+    /// Checks everything and binds; on error nothing was started and nothing is bound.
+    fn open(&mut self, py: Python<'_>) -> PyResult<()> {
+        if self.manager.is_some() {
+            return Err(raise(py, Code::WrongState, "the pool is open"));
+        }
+        let manager = Manager::open(self.options.clone(), Mode::Fork(Box::new(PythonHost)));
+        self.manager = Some(manager.map_err(|e| raise(py, e.code(), &e.to_string()))?);
+        Ok(())
+    }
+
+    fn listener(&self, index: usize) -> Option<i32> {
+        self.manager.as_ref().and_then(|manager| manager.listener(index))
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        self.manager.as_ref().map(Manager::addresses).unwrap_or_default()
+    }
+
+    /// 0 nothing, 1 events wait, 2 this process is a worker, 3 the pool has ended.
+    fn step(&mut self, py: Python<'_>, timeout_ms: i64) -> PyResult<i32> {
+        // Fork needs the GIL, and step may fork at any point: the wait is done here, without it, and the step does not wait.
+        let manager = self.running(py)?;
+        manager.wait_without(timeout_ms, |wait| py.detach(|| wait())).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        let step = manager.step(0).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        Ok(match step {
+            Step::Idle => 0,
+            Step::Notices => 1,
+            Step::Worker(worker) => {
+                self.worker = Some(worker);
+                2
+            }
+            Step::Ended { code, .. } => {
+                self.exit_code = code;
+                3
+            }
+        })
+    }
+
+    #[getter]
+    fn exit_code(&self) -> i32 {
+        self.exit_code
+    }
+
+    fn signal(&mut self, py: Python<'_>, number: i32) -> PyResult<()> {
+        self.running(py)?.signal(number);
+        Ok(())
+    }
+
+    fn reload(&mut self, py: Python<'_>, reason: &str) -> PyResult<u64> {
+        Ok(self.running(py)?.reload(reason))
+    }
+
+    fn scale(&mut self, py: Python<'_>, workers: u32) -> PyResult<u64> {
+        Ok(self.running(py)?.scale(workers))
+    }
+
+    fn stop(&mut self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.running(py)?.stop())
+    }
+
+    fn quit(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.running(py)?.quit();
+        Ok(())
+    }
+
+    /// The oldest event as a dict, or None.
+    fn next_event<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Some(notice) = self.running(py)?.next_notice() else {
+            return Ok(None);
+        };
+        let dict = PyDict::new(py);
+        dict.set_item("kind", notice.kind)?;
+        dict.set_item("level", notice.level as i32)?;
+        dict.set_item("pool", &notice.pool)?;
+        dict.set_item("text", &notice.text)?;
+        dict.set_item("pid", notice.worker.map_or(0, |w| w.pid))?;
+        dict.set_item("generation", notice.worker.map_or(0, |w| w.generation))?;
+        Ok(Some(dict))
+    }
+
+    /// In a new worker, once: its link to the manager.
+    fn worker(&mut self, py: Python<'_>) -> PyResult<Worker> {
+        match self.worker.take() {
+            Some(worker) => Ok(Worker(worker)),
+            None => Err(raise(py, Code::WrongState, "this process is not a new worker of the pool")),
+        }
+    }
+}
+
+/// A worker's link to its manager.
+#[pyclass(unsendable, module = "fcgiguard._fcgiguard")]
+struct Worker(CoreWorker);
+
+#[pymethods]
+impl Worker {
+    /// Of this process, if a manager started it in exec mode.
+    #[staticmethod]
+    fn from_environment(py: Python<'_>) -> PyResult<Option<Worker>> {
+        CoreWorker::from_environment().map(|w| w.map(Worker)).map_err(|e| raise(py, e.code(), &e.to_string()))
+    }
+
+    fn ready(&self) {
+        self.0.ready();
+    }
+
+    /// 1 a connection may be there, 0 leave, 2 the time is over.
+    fn wait(&self, listen_fd: i32, timeout_ms: i64) -> i32 {
+        match self.0.wait(listen_fd, timeout_ms) {
+            Waited::Connection => 1,
+            Waited::Leave => 0,
+            Waited::Timeout => 2,
+        }
+    }
+
+    fn pre_dispatch(&self) {
+        self.0.pre_dispatch();
+    }
+
+    /// False: leave.
+    fn post_dispatch(&self) -> bool {
+        self.0.post_dispatch()
+    }
+
+    #[getter]
+    fn leaving(&self) -> bool {
+        self.0.is_leaving()
+    }
+
+    fn extend_deadline(&self, seconds: f64) {
+        self.0.extend_deadline((seconds.max(0.0) * 1000.0) as u64);
+    }
+
+    fn fatal(&self, why: &str) {
+        self.0.fatal(why);
+    }
+
+    #[getter]
+    fn generation(&self) -> u32 {
+        self.0.generation()
+    }
+}
+
+/// (number, name, meaning, advice) of every error code.
+#[pyfunction]
+fn error_table() -> Vec<(i32, &'static str, &'static str, &'static str)> {
+    Code::ALL.iter().map(|c| (c.number(), c.name(), c.meaning().trim(), c.advice())).collect()
+}
+
+/// (name, kind, default, text, list) of every option of pools.
+#[pyfunction]
+fn option_table() -> Vec<(&'static str, &'static str, &'static str, &'static str, bool)> {
+    OPTIONS.iter().map(|o| (o.name, o.kind.trim(), o.default, o.text, o.list)).collect()
+}
+
+#[pymodule]
+fn _fcgiguard(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<Trace>()?;
+    module.add_class::<Pool>()?;
+    module.add_class::<Worker>()?;
+    module.add_function(wrap_pyfunction!(error_table, module)?)?;
+    module.add_function(wrap_pyfunction!(option_table, module)?)?;
+    Ok(())
+}

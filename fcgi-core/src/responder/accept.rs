@@ -1,0 +1,412 @@
+//! The loop that finds the next request: new connections, waiting ones, deadlines, leaving.
+
+use super::link::{Link, Waits, LIFELINE, LISTEN};
+use super::*;
+
+/// How long a new connection is given to bring its first byte before it has to wait among the others: over TCP a web
+/// server's request comes a moment after its connection.
+const FIRST_BYTE_MS: i32 = 1;
+/// Connections with unfinished heads held at most; more than that is an attack, and the oldest goes.
+const HEADS_MAX: usize = 256;
+const EVENTS: usize = 64;
+
+impl Responder {
+    pub(super) fn find(&mut self, wait: bool) -> Result<Found> {
+        if self.current.open {
+            // What goes wrong here concerns a request that the program no longer looks at.
+            let _ = self.finish();
+        }
+        if self.listener.is_none() {
+            return self.find_cgi();
+        }
+        if !self.said_ready {
+            self.said_ready = true;
+            self.gate.ready();
+        }
+        // Bytes that came along with the request before.
+        if let Some(link) = self.link.take() {
+            if let Looked::Request = self.parse(link) {
+                return Ok(Found::Request);
+            }
+        }
+        loop {
+            if self.leaving() || !self.gate.claim() {
+                return self.wind_up(wait);
+            }
+            if let Some(event) = self.events.pop_front() {
+                if let Looked::Request = self.on_event(event, wait)? {
+                    return Ok(Found::Request);
+                }
+                continue;
+            }
+            // With others waiting, only epoll says whose turn it is. Without, accept itself does; and if that would wait
+            // where nothing else is to be seen, it may.
+            let others = self.table.waiting() > 0;
+            let may_block = self.blocking && (!wait || self.gate.lifeline().is_some());
+            if !others && !may_block {
+                if let Some(looked) = self.accept_one(wait)? {
+                    if let Looked::Request = looked {
+                        return Ok(Found::Request);
+                    }
+                    continue;
+                }
+            }
+            self.sweep();
+            if self.table.count(Waits::Head) == 0 && !self.gate.rest() {
+                return self.wind_up(wait);
+            }
+            if !self.wait(wait)? && !wait {
+                return Ok(Found::Nothing);
+            }
+        }
+    }
+
+    /// Waits for news (or only looks). Whether there are some.
+    fn wait(&mut self, wait: bool) -> Result<bool> {
+        let timeout = if wait { self.timeout() } else { 0 };
+        self.gate.kept(self.table.count(Waits::Idle) as u32);
+        let mut events = [Event::EMPTY; EVENTS];
+        let count = match self.epoll()?.wait(&mut events, timeout) {
+            Ok(count) => count,
+            // A signal: the caller looks whether it means to leave.
+            Err(e) if e.errno() == libc::EINTR => 0,
+            Err(e) => return Err(e.into()),
+        };
+        for event in events.get(..count).unwrap_or_default() {
+            // The wake-up for a new connection was ours alone: take it before a kept one occupies us.
+            if event.token() == LISTEN {
+                self.events.push_front(*event);
+            } else {
+                self.events.push_back(*event);
+            }
+        }
+        Ok(count > 0)
+    }
+
+    pub(super) fn epoll(&mut self) -> Result<&Epoll> {
+        if self.epoll.is_none() {
+            let epoll = Epoll::new()?;
+            if let Some(listener) = &self.listener {
+                epoll.add_exclusive(listener.as_fd(), LISTEN)?;
+            }
+            if let Some(lifeline) = self.gate.lifeline() {
+                epoll.add(fd::Lent::new(lifeline)?.as_fd(), LIFELINE)?;
+            }
+            self.epoll = Some(epoll);
+        }
+        self.epoll.as_ref().ok_or(ResponderError::NoRequest)
+    }
+
+    fn on_event(&mut self, event: Event, wait: bool) -> Result<Looked> {
+        match event.token() {
+            LISTEN => Ok(self.accept_one(wait)?.unwrap_or(Looked::Done)),
+            LIFELINE => {
+                self.gate.drain_nudge();
+                Ok(Looked::Done)
+            }
+            // None: closed since, by a deadline.
+            token => Ok(self.table.take(token).map_or(Looked::Done, |link| self.look(link, false))),
+        }
+    }
+
+    /// Accepts one connection and looks at it; None if there is none.
+    fn accept_one(&mut self, wait: bool) -> Result<Option<Looked>> {
+        let Some(listener) = &self.listener else {
+            return Ok(None);
+        };
+        let accepted = match net::accept(listener.as_fd(), true) {
+            Ok(fd) => fd,
+            Err(e) => {
+                return match e.errno() {
+                    libc::EAGAIN => Ok(None),
+                    // A signal; or a peer that is gone already, and network errors that Linux reports here (accept(2)).
+                    libc::EINTR | libc::ECONNABORTED | libc::EPROTO | libc::EPERM => Ok(Some(Looked::Done)),
+                    libc::ENETDOWN | libc::ENETUNREACH | libc::EHOSTDOWN | libc::EHOSTUNREACH | libc::ENONET => {
+                        Ok(Some(Looked::Done))
+                    }
+                    // Out of descriptors: a kept connection is worth less than a new one.
+                    libc::EMFILE | libc::ENFILE if self.close_oldest(Waits::Idle) => Ok(Some(Looked::Done)),
+                    _ => Err(e.into()),
+                };
+            }
+        };
+        self.stats.accepted += 1;
+        if !self.peer_allowed(&accepted) {
+            self.stats.refused_peers += 1;
+            return Ok(Some(Looked::Done));
+        }
+        let conn =
+            self.spare.take().unwrap_or_else(|| ResponderConn::new(self.options.limits, Capabilities::default()));
+        Ok(Some(self.look(Box::new(Link::new(accepted, conn)), wait)))
+    }
+
+    fn peer_allowed(&self, fd: &OwnedFd) -> bool {
+        let Some(allowed) = &self.options.web_server_addrs else {
+            return true;
+        };
+        match net::peer_address(fd.as_fd()) {
+            Ok(Some(SockAddr::Inet(peer))) => allowed.contains(&peer.ip()),
+            Ok(Some(SockAddr::Unix(_))) => true,
+            // An unnamed unix socket; anything else is not told to be allowed.
+            Ok(None) => self.unix,
+            Err(_) => false,
+        }
+    }
+
+    /// Reads once from a connection and looks for a request. The buffer is empty.
+    fn look(&mut self, mut link: Box<Link>, patient: bool) -> Looked {
+        let mut patient = patient;
+        loop {
+            match net::recv(link.fd.as_fd(), &mut self.buffer) {
+                Ok(0) => {
+                    self.close(link);
+                    return Looked::Done;
+                }
+                Ok(count) if link.waits == Waits::Close => {
+                    link.dropped += count as u64;
+                    if link.dropped > CLOSE_WAIT_BYTES {
+                        self.close(link);
+                    } else {
+                        self.park(link);
+                    }
+                    return Looked::Done;
+                }
+                Ok(count) => {
+                    (self.at, self.end) = (0, count);
+                    return self.parse(link);
+                }
+                Err(e) if e.errno() == libc::EAGAIN && patient => {
+                    patient = false;
+                    if !matches!(poll::poll(&mut [PollFd::new(link.fd.as_raw_fd(), poll::IN)], FIRST_BYTE_MS), Ok(1)) {
+                        self.settle(link);
+                        return Looked::Done;
+                    }
+                }
+                Err(e) if e.errno() == libc::EAGAIN => {
+                    self.settle(link);
+                    return Looked::Done;
+                }
+                Err(e) if e.errno() == libc::EINTR => {}
+                Err(_) => {
+                    self.close(link);
+                    return Looked::Done;
+                }
+            }
+        }
+    }
+
+    /// Looks for a request in the buffered bytes of a connection. If there is none, all of them are used up.
+    fn parse(&mut self, mut link: Box<Link>) -> Looked {
+        loop {
+            let mut input = self.buffer.get(self.at..self.end).unwrap_or_default();
+            let event = link.conn.receive(&mut input);
+            self.at = self.end - input.len();
+            match event {
+                Ok(Some(RequestEvent::Begin { id, role, .. })) => link.begun = Some((id, role)),
+                Ok(Some(RequestEvent::Params { id })) => {
+                    let role = link.begun.take().map(|(_, role)| role);
+                    if link.conn.take_params(id, &mut self.params).is_err() {
+                        self.stats.protocol_errors += 1;
+                        self.close(link);
+                        return Looked::Done;
+                    }
+                    if !self.answer_managed(&mut link) {
+                        self.close(link);
+                        return Looked::Done;
+                    }
+                    self.begin(id, role, link);
+                    return Looked::Request;
+                }
+                Ok(Some(RequestEvent::Abort { id })) => {
+                    // Given up before its head was complete: nobody has seen it but us.
+                    link.begun = None;
+                    let mut end = Vec::new();
+                    link.conn.end(id, 0, ProtocolStatus::RequestComplete, &mut end);
+                    link.conn.output().extend_from_slice(&end);
+                }
+                // A probe: it may ask again, or stay.
+                Ok(Some(RequestEvent::Managed)) => link.served = true,
+                // Pieces of a body belong to requests in hand only.
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => {
+                    self.stats.protocol_errors += 1;
+                    self.close(link);
+                    return Looked::Done;
+                }
+            }
+        }
+        (self.at, self.end) = (0, 0);
+        if !self.answer_managed(&mut link) || link.wants_close() {
+            self.close(link);
+        } else {
+            self.settle(link);
+        }
+        Looked::Done
+    }
+
+    /// Sends what the machine answered. It is a few bytes: a peer that does not even take these is not worth keeping.
+    fn answer_managed(&mut self, link: &mut Link) -> bool {
+        let output = link.conn.output();
+        if output.is_empty() {
+            return true;
+        }
+        let whole = matches!(net::send(link.fd.as_fd(), output), Ok(count) if count == output.len());
+        output.clear();
+        whole
+    }
+
+    /// Lets a connection wait for what comes next on it, or closes it if nothing should.
+    pub(super) fn settle(&mut self, mut link: Box<Link>) {
+        let idle = link.conn.is_idle() && link.served;
+        if idle && (self.leave || !self.options.keep_conn) {
+            return self.close(link);
+        }
+        let waits = if idle { Waits::Idle } else { Waits::Head };
+        if link.waits != waits || link.since == 0 || idle {
+            link.since = time::monotonic_coarse_ms();
+        }
+        link.waits = waits;
+        match waits {
+            Waits::Idle if self.table.count(Waits::Idle) >= self.options.keep_max.max(1) => {
+                self.close_oldest(Waits::Idle);
+            }
+            Waits::Head if self.table.count(Waits::Head) >= HEADS_MAX => {
+                self.close_oldest(Waits::Head);
+            }
+            _ => {}
+        }
+        self.park(link);
+    }
+
+    pub(super) fn park(&mut self, link: Box<Link>) {
+        if self.epoll().is_err() {
+            return;
+        }
+        if let Some(epoll) = &self.epoll {
+            // Without memory for a registration the connection is dropped, which closes it.
+            let _ = self.table.park(link, epoll);
+        }
+    }
+
+    pub(super) fn close(&mut self, mut link: Box<Link>) {
+        (self.at, self.end) = (0, 0);
+        if let Some(epoll) = &self.epoll {
+            self.table.forget(&link, epoll);
+        }
+        link.conn.reset();
+        let Link { conn, .. } = *link;
+        self.spare = Some(conn);
+    }
+
+    /// Closes the one that waits longest, unless it has news just now. Whether there was one.
+    fn close_oldest(&mut self, waits: Waits) -> bool {
+        let oldest = self.table.links().filter(|(_, link)| link.waits == waits).min_by_key(|(_, link)| link.since);
+        let Some(token) = oldest.map(|(token, _)| token) else {
+            return false;
+        };
+        self.close_unless_news(token, time::monotonic_coarse_ms());
+        true
+    }
+
+    fn close_unless_news(&mut self, token: u64, now: u64) -> bool {
+        let Some(mut link) = self.table.take(token) else {
+            return false;
+        };
+        if matches!(poll::poll(&mut [PollFd::new(link.fd.as_raw_fd(), poll::IN)], 0), Ok(1)) {
+            link.since = now;
+            self.park(link);
+            return false;
+        }
+        self.close(link);
+        true
+    }
+
+    fn limit_of(&self, waits: Waits) -> u64 {
+        match waits {
+            Waits::Head => self.options.head_timeout_ms,
+            Waits::Idle => self.options.keep_idle_ms,
+            Waits::Close => CLOSE_WAIT_MS,
+        }
+    }
+
+    /// Milliseconds until the next deadline; -1 if there is none.
+    pub(super) fn timeout(&self) -> i32 {
+        let deadline = self
+            .table
+            .links()
+            .filter(|(_, link)| self.limit_of(link.waits) > 0)
+            .map(|(_, link)| link.since.saturating_add(self.limit_of(link.waits)))
+            .min();
+        match deadline {
+            // One more, and the clock's resolution, so that the deadline has passed when we wake.
+            Some(at) => {
+                i32::try_from(at.saturating_sub(time::monotonic_coarse_ms()).saturating_add(5)).unwrap_or(i32::MAX)
+            }
+            None => -1,
+        }
+    }
+
+    /// Closes what has waited too long.
+    fn sweep(&mut self) {
+        if self.table.waiting() == 0 {
+            return;
+        }
+        let now = time::monotonic_coarse_ms();
+        let late: Vec<(u64, Waits)> = self
+            .table
+            .links()
+            .filter(|(_, link)| {
+                let limit = self.limit_of(link.waits);
+                limit > 0 && now.saturating_sub(link.since) >= limit
+            })
+            .map(|(token, link)| (token, link.waits))
+            .collect();
+        for (token, waits) in late {
+            if waits == Waits::Idle {
+                self.close_unless_news(token, now);
+            } else if let Some(link) = self.table.take(token) {
+                self.stats.timeouts += u64::from(waits == Waits::Head);
+                self.close(link);
+            }
+        }
+    }
+
+    /// Leaving: nothing new is accepted. What was accepted is served; kept connections are looked at once more, since a
+    /// request may be on its way, and closed.
+    fn wind_up(&mut self, wait: bool) -> Result<Found> {
+        self.leave = true;
+        if let Some(epoll) = &self.epoll {
+            // Both would stay readable. Errors: done before.
+            if let Some(listener) = &self.listener {
+                let _ = epoll.remove(listener.as_fd());
+            }
+            if let Some(lifeline) = self.gate.lifeline().and_then(|fd| fd::Lent::new(fd).ok()) {
+                let _ = epoll.remove(lifeline.as_fd());
+            }
+        }
+        loop {
+            while let Some(token) = self.table.first(Waits::Idle) {
+                if let Some(link) = self.table.take(token) {
+                    if let Looked::Request = self.look(link, false) {
+                        return Ok(Found::Request);
+                    }
+                }
+            }
+            while let Some(event) = self.events.pop_front() {
+                if event.token() > LIFELINE {
+                    if let Looked::Request = self.on_event(event, false)? {
+                        return Ok(Found::Request);
+                    }
+                }
+            }
+            self.sweep();
+            if self.table.waiting() == 0 {
+                return Ok(Found::Leave);
+            }
+            if !self.wait(wait)? && !wait {
+                return Ok(Found::Nothing);
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! One accepted connection, and the table of those that wait.
+
+use crate::conn::responder::{AfterEnd, ResponderConn};
+use crate::record::{ProtocolStatus, Role};
+use crate::sys::epoll::Epoll;
+use crate::sys::Result;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Tokens of the epoll set that are no connections.
+pub(super) const LISTEN: u64 = 0;
+pub(super) const LIFELINE: u64 = 1;
+const FIRST: u64 = 2;
+
+/// What a waiting connection waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Waits {
+    /// The rest of a request's head.
+    Head,
+    /// The next request.
+    Idle,
+    /// The peer's close: our answer is out, and what the peer still sends is dropped, so that it reads the answer.
+    Close,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub fd: OwnedFd,
+    pub conn: ResponderConn,
+    pub waits: Waits,
+    /// Since when, monotonic ms.
+    pub since: u64,
+    /// Bytes that are dropped while it waits for the peer's close.
+    pub dropped: u64,
+    /// The request whose head is coming in.
+    pub begun: Option<(u16, Role)>,
+    /// Whether something was served on it: until then it is new and not kept.
+    pub served: bool,
+    token: Option<u64>,
+}
+
+impl Link {
+    /// Whether the web server asked for a close after the answer and no request is open.
+    pub fn wants_close(&mut self) -> bool {
+        // Of no request in particular: this only tells what the last one asked for.
+        self.conn.active() == 0
+            && self.conn.end(0, 0, ProtocolStatus::RequestComplete, &mut Vec::new()) == AfterEnd::Close
+    }
+
+    pub fn new(fd: OwnedFd, conn: ResponderConn) -> Link {
+        Link { fd, conn, waits: Waits::Head, since: 0, dropped: 0, begun: None, served: false, token: None }
+    }
+}
+
+#[derive(Debug)]
+enum Slot {
+    Free,
+    /// Registered, and being served just now.
+    Out,
+    Waiting(Box<Link>),
+}
+
+/// The connections that wait, each registered in the epoll set once for its whole life.
+#[derive(Default, Debug)]
+pub(super) struct Table {
+    slots: Vec<Slot>,
+    waiting: usize,
+}
+
+impl Table {
+    /// How many connections wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// One that waits for this.
+    pub fn first(&self, waits: Waits) -> Option<u64> {
+        self.links().find(|(_, link)| link.waits == waits).map(|(token, _)| token)
+    }
+
+    pub fn count(&self, waits: Waits) -> usize {
+        self.links().filter(|(_, link)| link.waits == waits).count()
+    }
+
+    pub fn links(&self) -> impl Iterator<Item = (u64, &Link)> {
+        self.slots.iter().enumerate().filter_map(|(at, slot)| match slot {
+            Slot::Waiting(link) => Some((at as u64 + FIRST, &**link)),
+            Slot::Free | Slot::Out => None,
+        })
+    }
+
+    /// Lets a connection wait.
+    pub fn park(&mut self, mut link: Box<Link>, epoll: &Epoll) -> Result<()> {
+        let token = match link.token {
+            Some(token) => token,
+            None => {
+                let at = self.slots.iter().position(|slot| matches!(slot, Slot::Free)).unwrap_or(self.slots.len());
+                let token = at as u64 + FIRST;
+                epoll.add(link.fd.as_fd(), token)?;
+                if at == self.slots.len() {
+                    self.slots.push(Slot::Free);
+                }
+                link.token = Some(token);
+                token
+            }
+        };
+        if let Some(slot) = self.slots.get_mut((token - FIRST) as usize) {
+            *slot = Slot::Waiting(link);
+            self.waiting += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes a waiting connection out to be served; its registration stays.
+    pub fn take(&mut self, token: u64) -> Option<Box<Link>> {
+        let slot = self.slots.get_mut(usize::try_from(token.checked_sub(FIRST)?).ok()?)?;
+        match std::mem::replace(slot, Slot::Out) {
+            Slot::Waiting(link) => {
+                self.waiting -= 1;
+                Some(link)
+            }
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+
+    /// The connection is about to be closed: its place is free.
+    pub fn forget(&mut self, link: &Link, epoll: &Epoll) {
+        if let Some(slot) = link.token.and_then(|token| self.slots.get_mut((token - FIRST) as usize)) {
+            *slot = Slot::Free;
+            // Closing would do, were there no copy of the descriptor in a child that the program forked.
+            let _ = epoll.remove(link.fd.as_fd());
+        }
+    }
+}

@@ -1,0 +1,793 @@
+//! The responder over real sockets: each test runs it in a thread and speaks FastCGI to it as a web server would.
+#![allow(missing_docs)]
+
+use fcgi_core::encode;
+use fcgi_core::record::{RecordType, Role};
+use fcgi_core::responder::{Gate, Next, NoGate, Request, Responder, ResponderError, ResponderOptions, Stats};
+use fcgi_core::sys::poll::{self, PollFd};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A gate that is told to leave by closing the other end of its lifeline.
+struct TestGate {
+    lifeline: UnixStream,
+    leaving: Arc<AtomicBool>,
+    begun: Arc<AtomicU32>,
+    ended: Arc<AtomicU32>,
+}
+
+impl Gate for TestGate {
+    fn claim(&self) -> bool {
+        !self.leaving()
+    }
+    fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+    }
+    fn end(&self) {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+    fn rest(&self) -> bool {
+        !self.leaving()
+    }
+    fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+    fn lifeline(&self) -> Option<RawFd> {
+        Some(self.lifeline.as_raw_fd())
+    }
+    fn ready(&self) {}
+    fn drain_nudge(&self) {
+        if matches!((&self.lifeline).read(&mut [0; 8]), Ok(0)) {
+            self.leaving.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+struct Server {
+    folder: PathBuf,
+    path: PathBuf,
+    lifeline: Option<UnixStream>,
+    leaving: Arc<AtomicBool>,
+    begun: Arc<AtomicU32>,
+    ended: Arc<AtomicU32>,
+    thread: Option<JoinHandle<Stats>>,
+}
+
+fn folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let path = std::env::temp_dir().join(format!(
+        "fcgi-responder-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    ));
+    std::fs::create_dir(&path).unwrap();
+    path
+}
+
+impl Server {
+    fn start(options: ResponderOptions, handler: impl FnMut(&mut Request<'_>) + Send + 'static) -> Server {
+        let folder = folder();
+        let path = folder.join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Server::on(listener.into(), folder, path, options, handler)
+    }
+
+    fn on(
+        listener: OwnedFd,
+        folder: PathBuf,
+        path: PathBuf,
+        options: ResponderOptions,
+        mut handler: impl FnMut(&mut Request<'_>) + Send + 'static,
+    ) -> Server {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (leaving, begun, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default(), Arc::default());
+        let gate = TestGate {
+            lifeline: theirs,
+            leaving: Arc::clone(&leaving),
+            begun: Arc::clone(&begun),
+            ended: Arc::clone(&ended),
+        };
+        let thread = std::thread::spawn(move || {
+            let mut responder = Responder::new(listener, options, Box::new(gate)).unwrap();
+            while let Some(mut request) = responder.accept().unwrap() {
+                handler(&mut request);
+                let _ = request.finish();
+            }
+            responder.stats()
+        });
+        Server { folder, path, lifeline: Some(ours), leaving, begun, ended, thread: Some(thread) }
+    }
+
+    fn hello() -> Server {
+        Server::start(ResponderOptions::default(), say_hello)
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream
+    }
+
+    fn leave(&mut self) {
+        self.lifeline = None;
+    }
+
+    fn stop(mut self) -> Stats {
+        self.leave();
+        let stats = self.thread.take().unwrap().join().unwrap();
+        assert_eq!(self.begun.load(Ordering::SeqCst), self.ended.load(Ordering::SeqCst));
+        assert!(self.leaving.load(Ordering::SeqCst));
+        stats
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn say_hello(request: &mut Request<'_>) {
+    let mut body = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        match request.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => body.extend_from_slice(&piece[..count]),
+            Err(_) => return,
+        }
+    }
+    let query = request.params().get("QUERY_STRING").unwrap_or_default().to_vec();
+    request.write(b"Content-Type: text/plain\r\n\r\n").unwrap();
+    request.write(&query).unwrap();
+    request.write(&body).unwrap();
+}
+
+/// A request's records up to the params, and its body.
+fn head(id: u16, role: Role, keep: bool, pairs: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::begin(id, role, keep, &mut out);
+    encode::params(id, pairs.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())), &mut out).unwrap();
+    out
+}
+
+fn whole(id: u16, keep: bool, query: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len().to_string();
+    let mut out = head(id, Role::Responder, keep, &[("QUERY_STRING", query), ("CONTENT_LENGTH", &length)]);
+    encode::stream(RecordType::Stdin, id, body, &mut out);
+    encode::stream_end(RecordType::Stdin, id, &mut out);
+    out
+}
+
+fn record(stream: &mut impl Read) -> Option<(u8, u16, Vec<u8>)> {
+    let mut header = [0; 8];
+    stream.read_exact(&mut header).ok()?;
+    let mut content = vec![0; usize::from(u16::from_be_bytes([header[4], header[5]])) + usize::from(header[6])];
+    stream.read_exact(&mut content).ok()?;
+    content.truncate(usize::from(u16::from_be_bytes([header[4], header[5]])));
+    Some((header[1], u16::from_be_bytes([header[2], header[3]]), content))
+}
+
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Answer {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    app_status: u32,
+    protocol_status: u8,
+}
+
+/// The answer to one request; None if the connection ended before END.
+fn answer(stream: &mut impl Read, id: u16) -> Option<Answer> {
+    let mut answer = Answer::default();
+    loop {
+        let (kind, of, content) = record(stream)?;
+        assert_eq!(of, id);
+        match kind {
+            6 => answer.stdout.extend_from_slice(&content),
+            7 => answer.stderr.extend_from_slice(&content),
+            3 => {
+                answer.app_status = u32::from_be_bytes(content[..4].try_into().unwrap());
+                answer.protocol_status = content[4];
+                return Some(answer);
+            }
+            other => panic!("record of type {other}"),
+        }
+    }
+}
+
+fn text(answer: Option<Answer>) -> String {
+    String::from_utf8(answer.expect("no END").stdout).unwrap()
+}
+
+fn is_closed(stream: &mut UnixStream) -> bool {
+    matches!(stream.read(&mut [0; 1]), Ok(0))
+}
+
+#[test]
+fn a_request_on_a_new_connection_is_answered_and_the_connection_closed() {
+    let server = Server::hello();
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, false, "q=1", b"body")).unwrap();
+    assert_eq!(text(answer(&mut stream, 1)), "Content-Type: text/plain\r\n\r\nq=1body");
+    assert!(is_closed(&mut stream));
+    let stats = server.stop();
+    assert_eq!((stats.accepted, stats.requests, stats.protocol_errors), (1, 1, 0));
+}
+
+#[test]
+fn the_whole_answer_and_its_end_come_in_one_piece() {
+    let server = Server::hello();
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, false, "x", b"")).unwrap();
+    let mut bytes = [0; 65536];
+    let count = stream.read(&mut bytes).unwrap();
+    assert_eq!(text(answer(&mut &bytes[..count], 1)), "Content-Type: text/plain\r\n\r\nx");
+    assert!(is_closed(&mut stream));
+    server.stop();
+}
+
+#[test]
+fn a_request_in_single_bytes_is_answered() {
+    let server = Server::hello();
+    let mut stream = server.connect();
+    for byte in whole(1, true, "slow", b"bytes") {
+        stream.write_all(&[byte]).unwrap();
+    }
+    assert!(text(answer(&mut stream, 1)).ends_with("slowbytes"));
+    server.stop();
+}
+
+#[test]
+fn a_kept_connection_serves_on_and_pipelined_requests_lose_no_bytes() {
+    let server = Server::hello();
+    let mut stream = server.connect();
+    for turn in 0..5 {
+        stream.write_all(&whole(1, true, &format!("n{turn}"), b"")).unwrap();
+        assert!(text(answer(&mut stream, 1)).ends_with(&format!("n{turn}")));
+    }
+    let mut many = Vec::new();
+    for turn in 0..200 {
+        many.extend(whole(turn % 3 + 1, true, &format!("p{turn}"), &vec![b'.'; 999]));
+    }
+    let mut writer = stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || writer.write_all(&many).unwrap());
+    for turn in 0..200u16 {
+        assert!(text(answer(&mut stream, turn % 3 + 1)).contains(&format!("p{turn}.")));
+    }
+    writing.join().unwrap();
+    stream.write_all(&whole(1, false, "last", b"")).unwrap();
+    assert!(text(answer(&mut stream, 1)).ends_with("last"));
+    assert!(is_closed(&mut stream));
+    assert_eq!(server.stop().accepted, 1);
+}
+
+#[test]
+fn idle_and_slow_connections_hold_nobody_up() {
+    let server = Server::hello();
+    let mut idle: Vec<UnixStream> = (0..20).map(|_| server.connect()).collect();
+    for stream in &mut idle {
+        stream.write_all(&whole(1, true, "first", b"")).unwrap();
+        assert!(text(answer(stream, 1)).ends_with("first"));
+    }
+    let mut slow = server.connect();
+    let request = whole(1, false, "slow", b"");
+    slow.write_all(&request[..30]).unwrap();
+    let started = Instant::now();
+    for _ in 0..20 {
+        let mut stream = server.connect();
+        stream.write_all(&whole(1, false, "new", b"")).unwrap();
+        assert!(text(answer(&mut stream, 1)).ends_with("new"));
+    }
+    for stream in &mut idle {
+        stream.write_all(&whole(1, true, "again", b"")).unwrap();
+        assert!(text(answer(stream, 1)).ends_with("again"));
+    }
+    assert!(started.elapsed() < Duration::from_secs(2));
+    slow.write_all(&request[30..]).unwrap();
+    assert!(text(answer(&mut slow, 1)).ends_with("slow"));
+    server.stop();
+}
+
+#[test]
+fn the_longest_idle_connection_goes_when_there_are_too_many() {
+    let server = Server::start(ResponderOptions { keep_max: 2, ..ResponderOptions::default() }, say_hello);
+    let mut streams: Vec<UnixStream> = (0..3).map(|_| server.connect()).collect();
+    for stream in &mut streams {
+        stream.write_all(&whole(1, true, "x", b"")).unwrap();
+        answer(stream, 1).unwrap();
+        // The clock of idle times is coarse.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(is_closed(&mut streams[0]));
+    for stream in &mut streams[1..] {
+        stream.write_all(&whole(1, true, "x", b"")).unwrap();
+        answer(stream, 1).unwrap();
+    }
+    server.stop();
+}
+
+#[test]
+fn idle_connections_and_unfinished_heads_are_closed_in_time() {
+    let options = ResponderOptions { keep_idle_ms: 100, head_timeout_ms: 100, ..ResponderOptions::default() };
+    let server = Server::start(options, say_hello);
+    let mut idle = server.connect();
+    idle.write_all(&whole(1, true, "x", b"")).unwrap();
+    answer(&mut idle, 1).unwrap();
+    let mut slow = server.connect();
+    slow.write_all(&[1, 1, 0]).unwrap();
+    let started = Instant::now();
+    assert!(is_closed(&mut idle));
+    assert!(is_closed(&mut slow));
+    assert!(started.elapsed() < Duration::from_secs(2));
+    assert_eq!(server.stop().timeouts, 1);
+}
+
+#[test]
+fn leaving_closes_idle_connections_and_serves_what_has_arrived() {
+    let (told, tell) = std::sync::mpsc::channel::<()>();
+    let mut server = Server::start(ResponderOptions::default(), move |request| {
+        if request.params().get("QUERY_STRING") == Some(b"hold") {
+            told.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        say_hello(request);
+    });
+    let (mut idle, mut late, mut busy) = (server.connect(), server.connect(), server.connect());
+    for stream in [&mut idle, &mut late] {
+        stream.write_all(&whole(1, true, "x", b"")).unwrap();
+        answer(stream, 1).unwrap();
+    }
+    busy.write_all(&whole(1, true, "hold", b"")).unwrap();
+    tell.recv().unwrap();
+    server.leave();
+    // Arrives while the worker is busy and does not know yet that it leaves.
+    late.write_all(&whole(1, true, "late", b"")).unwrap();
+    assert!(text(answer(&mut busy, 1)).ends_with("hold"));
+    assert!(text(answer(&mut late, 1)).ends_with("late"));
+    assert!(is_closed(&mut idle) && is_closed(&mut late) && is_closed(&mut busy));
+    assert_eq!(server.stop().requests, 4);
+}
+
+#[test]
+fn management_records_are_answered_on_new_and_idle_connections() {
+    let server = Server::hello();
+    // The packet of monit's page.
+    let probe = [1, 9, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut stream = server.connect();
+    stream.write_all(&probe).unwrap();
+    assert_eq!(record(&mut stream), Some((10, 0, vec![])));
+    stream.write_all(&whole(1, true, "x", b"")).unwrap();
+    answer(&mut stream, 1).unwrap();
+    stream.write_all(&probe).unwrap();
+    assert_eq!(record(&mut stream), Some((10, 0, vec![])));
+    let mut ask = Vec::new();
+    encode::get_values(&["FCGI_MPXS_CONNS"], &mut ask).unwrap();
+    stream.write_all(&ask).unwrap();
+    assert_eq!(record(&mut stream), Some((10, 0, b"\x0f\x01FCGI_MPXS_CONNS0".to_vec())));
+    stream.write_all(&[1, 77, 0, 0, 0, 0, 0, 0]).unwrap();
+    assert_eq!(record(&mut stream), Some((11, 0, vec![77, 0, 0, 0, 0, 0, 0, 0])));
+    drop(stream);
+    let stats = server.stop();
+    assert_eq!((stats.requests, stats.protocol_errors), (1, 0));
+}
+
+#[test]
+fn management_inside_a_request_is_answered_between_records() {
+    let server = Server::hello();
+    let mut stream = server.connect();
+    stream.write_all(&head(1, Role::Responder, false, &[("QUERY_STRING", "m")])).unwrap();
+    stream.write_all(&[1, 9, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    assert_eq!(record(&mut stream), Some((10, 0, vec![])));
+    let mut end = Vec::new();
+    encode::stream_end(RecordType::Stdin, 1, &mut end);
+    stream.write_all(&end).unwrap();
+    assert!(text(answer(&mut stream, 1)).ends_with('m'));
+    server.stop();
+}
+
+#[test]
+fn an_interleaved_request_is_refused_and_the_open_one_served() {
+    let server = Server::hello();
+    let mut stream = server.connect();
+    stream.write_all(&head(1, Role::Responder, true, &[("QUERY_STRING", "one")])).unwrap();
+    stream.write_all(&whole(2, true, "two", b"")).unwrap();
+    let mut end = Vec::new();
+    encode::stream_end(RecordType::Stdin, 1, &mut end);
+    stream.write_all(&end).unwrap();
+    let refused = record(&mut stream).unwrap();
+    assert_eq!((refused.0, refused.1, refused.2[4]), (3, 2, 1));
+    assert!(text(answer(&mut stream, 1)).ends_with("one"));
+    server.stop();
+}
+
+#[test]
+fn an_unknown_role_is_refused_with_an_end_and_no_output() {
+    let server = Server::hello();
+    let mut stream = server.connect();
+    stream.write_all(&[1, 1, 0, 1, 0, 8, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0]).unwrap();
+    let refused = record(&mut stream).unwrap();
+    assert_eq!((refused.0, refused.1, refused.2[4]), (3, 1, 3));
+    assert!(is_closed(&mut stream));
+    assert_eq!(server.stop().requests, 0);
+}
+
+#[test]
+fn a_peer_that_breaks_the_protocol_loses_its_connection_only() {
+    let server = Server::hello();
+    let mut bad = server.connect();
+    bad.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    assert!(!matches!(bad.read(&mut [0; 1]), Ok(n) if n > 0));
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, false, "good", b"")).unwrap();
+    assert!(text(answer(&mut stream, 1)).ends_with("good"));
+    assert_eq!(server.stop().protocol_errors, 1);
+}
+
+#[test]
+fn four_megabytes_each_way_do_not_lock_up() {
+    const SIZE: usize = 4 * 1024 * 1024;
+    let server = Server::start(ResponderOptions::default(), |request| {
+        // Writes before it reads.
+        request.write(b"\r\n").unwrap();
+        for piece in vec![b'o'; SIZE].chunks(100_000) {
+            request.write(piece).unwrap();
+        }
+        let mut sum = 0u64;
+        let mut piece = vec![0; 30_000];
+        loop {
+            let count = request.read(&mut piece).unwrap();
+            if count == 0 {
+                break;
+            }
+            sum += piece[..count].iter().map(|&b| u64::from(b)).sum::<u64>();
+        }
+        request.write(sum.to_string().as_bytes()).unwrap();
+    });
+    let body: Vec<u8> = (0..SIZE).map(|n| (n % 251) as u8).collect();
+    let sum: u64 = body.iter().map(|&b| u64::from(b)).sum();
+    let mut stream = server.connect();
+    // Reads nothing before all is written: as bad as a web server can be.
+    stream.write_all(&whole(1, false, "", &body)).unwrap();
+    let out = text(answer(&mut stream, 1));
+    assert_eq!(out.len(), 2 + SIZE + sum.to_string().len());
+    assert!(out.ends_with(&sum.to_string()));
+    server.stop();
+}
+
+#[test]
+fn an_unread_body_does_not_destroy_the_answer_nor_the_next_request() {
+    let server = Server::start(ResponderOptions::default(), |request| {
+        request.write(b"\r\n").unwrap();
+        request.write(&vec![b'u'; 600_000]).unwrap();
+    });
+    for keep in [false, true] {
+        let mut stream = server.connect();
+        let mut all = whole(1, keep, "", &vec![b'b'; 3_000_000]);
+        if keep {
+            all.extend(whole(2, false, "", &vec![b'c'; 100_000]));
+        }
+        stream.write_all(&all).unwrap();
+        assert_eq!(text(answer(&mut stream, 1)).len(), 600_002);
+        if keep {
+            assert_eq!(text(answer(&mut stream, 2)).len(), 600_002);
+        }
+        assert!(is_closed(&mut stream));
+    }
+    server.stop();
+}
+
+#[test]
+fn an_abort_is_seen_and_ended_with_one_end_and_nothing_else() {
+    let server = Server::start(ResponderOptions::default(), |request| {
+        request.write(b"\r\nnever sent").unwrap();
+        let until = Instant::now() + Duration::from_secs(4);
+        while !request.is_aborted() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(request.is_aborted());
+        assert!(matches!(request.write(b"x"), Err(ResponderError::Aborted)));
+        request.set_app_status(7);
+    });
+    let mut stream = server.connect();
+    stream.write_all(&head(1, Role::Responder, true, &[])).unwrap();
+    let mut abort = Vec::new();
+    encode::abort(1, &mut abort);
+    stream.write_all(&abort).unwrap();
+    let end = answer(&mut stream, 1).unwrap();
+    assert_eq!((end.stdout, end.app_status, end.protocol_status), (vec![], 7, 0));
+    // The connection is kept for the next one.
+    stream.write_all(&head(1, Role::Responder, false, &[])).unwrap();
+    stream.write_all(&abort).unwrap();
+    assert!(answer(&mut stream, 1).is_some() && is_closed(&mut stream));
+    assert_eq!(server.stop().aborted, 2);
+}
+
+#[test]
+fn a_client_that_is_gone_is_seen_and_one_that_only_finished_sending_is_not() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = Server::start(ResponderOptions::default(), move |request| {
+        while request.read(&mut [0; 100]).unwrap() > 0 {}
+        std::thread::sleep(Duration::from_millis(100));
+        tell.send(request.is_aborted()).unwrap();
+        let _ = request.write(b"\r\n");
+    });
+    let mut half = server.connect();
+    half.write_all(&whole(1, false, "", b"")).unwrap();
+    half.shutdown(Shutdown::Write).unwrap();
+    assert!(!told.recv().unwrap());
+    assert!(answer(&mut half, 1).is_some());
+    let mut gone = server.connect();
+    gone.write_all(&whole(1, false, "", b"")).unwrap();
+    drop(gone);
+    assert!(told.recv().unwrap());
+    server.stop();
+}
+
+#[test]
+fn a_file_is_sent_without_passing_through_the_program() {
+    for size in [0u64, 5, 40_000, 65_528, 1_000_003] {
+        let server = Server::start(ResponderOptions::default(), move |request| {
+            let path = request.params().get("SCRIPT_FILENAME").unwrap().to_vec();
+            let file = std::fs::File::open(String::from_utf8(path).unwrap()).unwrap();
+            request.write(b"\r\n").unwrap();
+            request.send_file(file.as_fd(), 3, size).unwrap();
+            request.write(b"end").unwrap();
+        });
+        let content: Vec<u8> = (0..size + 3).map(|n| (n % 253) as u8).collect();
+        let path = server.folder.join("file");
+        std::fs::write(&path, &content).unwrap();
+        let mut stream = server.connect();
+        let mut request = head(1, Role::Responder, false, &[("SCRIPT_FILENAME", path.to_str().unwrap())]);
+        encode::stream_end(RecordType::Stdin, 1, &mut request);
+        stream.write_all(&request).unwrap();
+        let mut expected = b"\r\n".to_vec();
+        expected.extend_from_slice(&content[3..]);
+        expected.extend_from_slice(b"end");
+        assert!(answer(&mut stream, 1).unwrap().stdout == expected, "{size}");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_file_that_ends_early_closes_the_connection_and_a_pipe_is_copied() {
+    let server = Server::start(ResponderOptions::default(), |request| {
+        if request.params().get("QUERY_STRING") == Some(b"pipe") {
+            let (mut from, to) = UnixStream::pair().unwrap();
+            from.write_all(&[b'p'; 50_000]).unwrap();
+            request.send_file(to.as_fd(), 0, 50_000).unwrap();
+        } else {
+            let file = std::fs::File::open("/proc/self/exe").unwrap();
+            let size = file.metadata().unwrap().len();
+            let error = request.send_file(file.as_fd(), 0, size + 70_000).unwrap_err();
+            assert!(matches!(error, ResponderError::ShortFile(70_000)), "{error}");
+        }
+    });
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, false, "pipe", b"")).unwrap();
+    assert_eq!(answer(&mut stream, 1).unwrap().stdout, vec![b'p'; 50_000]);
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, true, "short", b"")).unwrap();
+    assert_eq!(answer(&mut stream, 1), None);
+    server.stop();
+}
+
+#[test]
+fn a_filter_reads_both_streams_in_either_order_and_an_authorizer_neither() {
+    let server = Server::start(ResponderOptions::default(), |request| {
+        fn all(mut read: impl FnMut(&mut [u8]) -> Result<usize, ResponderError>) -> Vec<u8> {
+            let (mut bytes, mut piece) = (Vec::new(), [0; 1000]);
+            while let Ok(count @ 1..) = read(&mut piece) {
+                bytes.extend_from_slice(&piece[..count]);
+            }
+            bytes
+        }
+        let role = request.role();
+        let data = all(|into| request.read_data(into));
+        let body = all(|into| request.read(into));
+        request.write(format!("{role:?} {} {}", data.len(), body.len()).as_bytes()).unwrap();
+        request.write_error(b"to the log").unwrap();
+    });
+    let mut filter = head(1, Role::Filter, false, &[("CONTENT_LENGTH", "100000")]);
+    encode::stream(RecordType::Stdin, 1, &[b's'; 100_000], &mut filter);
+    encode::stream_end(RecordType::Stdin, 1, &mut filter);
+    encode::stream(RecordType::Data, 1, &[b'd'; 70_000], &mut filter);
+    encode::stream_end(RecordType::Data, 1, &mut filter);
+    let mut stream = server.connect();
+    stream.write_all(&filter).unwrap();
+    let end = answer(&mut stream, 1).unwrap();
+    assert_eq!((end.stdout, end.stderr), (b"Some(Filter) 70000 100000".to_vec(), b"to the log".to_vec()));
+    let mut stream = server.connect();
+    stream.write_all(&head(1, Role::Authorizer, false, &[])).unwrap();
+    assert_eq!(text(answer(&mut stream, 1)), "Some(Authorizer) 0 0");
+    server.stop();
+}
+
+#[test]
+fn a_body_without_its_empty_record_ends_at_content_length() {
+    let server = Server::hello();
+    let mut request = head(1, Role::Responder, false, &[("CONTENT_LENGTH", "5")]);
+    encode::stream(RecordType::Stdin, 1, b"12345", &mut request);
+    let mut stream = server.connect();
+    stream.write_all(&request).unwrap();
+    assert!(text(answer(&mut stream, 1)).ends_with("12345"));
+    assert!(is_closed(&mut stream));
+    server.stop();
+}
+
+#[test]
+fn the_proxy_header_is_dropped_unless_it_is_wanted() {
+    for drop_proxy_header in [true, false] {
+        let options = ResponderOptions { drop_proxy_header, ..ResponderOptions::default() };
+        let server = Server::start(options, |request| {
+            let found = request.params().get("HTTP_PROXY").is_some();
+            request.write(if found { b"yes" } else { b"no" }).unwrap();
+        });
+        let mut stream = server.connect();
+        stream.write_all(&head(1, Role::Responder, false, &[("HTTP_PROXY", "evil:80"), ("A", "b")])).unwrap();
+        assert_eq!(text(answer(&mut stream, 1)), if drop_proxy_header { "no" } else { "yes" });
+        server.stop();
+    }
+}
+
+#[test]
+fn only_the_listed_addresses_may_connect_over_tcp() {
+    for (list, pass) in [("127.0.0.1", true), ("10.0.0.1, ::1", false), ("nonsense", false)] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let options = ResponderOptions {
+            web_server_addrs: Some(fcgi_core::responder::parse_web_server_addrs(list)),
+            ..ResponderOptions::default()
+        };
+        let server = Server::on(listener.into(), folder(), PathBuf::new(), options.clone(), say_hello);
+        let mut stream = std::net::TcpStream::connect(addr).unwrap();
+        let _ = stream.write_all(&whole(1, false, "tcp", b""));
+        assert_eq!(answer(&mut stream, 1).is_some(), pass, "{list}");
+        assert_eq!(server.stop().refused_peers, u64::from(!pass));
+        let server = Server::start(options, say_hello);
+        let mut stream = server.connect();
+        stream.write_all(&whole(1, false, "unix", b"")).unwrap();
+        assert!(text(answer(&mut stream, 1)).ends_with("unix"));
+        server.stop();
+    }
+}
+
+#[test]
+fn a_body_that_does_not_come_and_an_answer_that_is_not_taken_time_out() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let options = ResponderOptions { body_timeout_ms: 100, write_timeout_ms: 100, ..ResponderOptions::default() };
+    let server = Server::start(options, move |request| {
+        let mut piece = [0; 100];
+        let body = loop {
+            match request.read(&mut piece) {
+                Ok(0) => break Ok(()),
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        let result = body.and_then(|()| request.write(&vec![0; 8 * 1024 * 1024]));
+        tell.send(result.unwrap_err().to_string()).unwrap();
+    });
+    let mut stream = server.connect();
+    stream.write_all(&head(1, Role::Responder, true, &[])).unwrap();
+    assert_eq!(told.recv().unwrap(), "no progress for 100 ms while waiting for the body");
+    assert!(is_closed(&mut stream));
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, true, "", b"")).unwrap();
+    assert_eq!(told.recv().unwrap(), "no progress for 100 ms while sending the answer");
+    assert_eq!(answer(&mut stream, 1), None);
+    assert_eq!(server.stop().timeouts, 2);
+}
+
+#[test]
+fn a_body_that_is_cut_off_is_an_abort() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = Server::start(ResponderOptions::default(), move |request| {
+        let mut piece = [0; 100];
+        assert_eq!(request.read(&mut piece).unwrap(), 4);
+        tell.send(matches!(request.read(&mut piece), Err(ResponderError::Aborted))).unwrap();
+    });
+    let mut request = head(1, Role::Responder, true, &[("CONTENT_LENGTH", "9")]);
+    encode::stream(RecordType::Stdin, 1, b"1234", &mut request);
+    server.connect().write_all(&request).unwrap();
+    assert!(told.recv().unwrap());
+    server.stop();
+}
+
+#[test]
+fn overload_is_told_to_the_client_and_to_the_web_server() {
+    let server = Server::start(ResponderOptions::default(), |request| request.refuse_overloaded().unwrap());
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, false, "", b"")).unwrap();
+    let end = answer(&mut stream, 1).unwrap();
+    assert!(end.stdout.starts_with(b"Status: 503 ") && end.protocol_status == 2);
+    server.stop();
+}
+
+#[test]
+fn a_program_with_its_own_loop_is_never_kept_waiting() {
+    let folder = folder();
+    let listener = UnixListener::bind(folder.join("s")).unwrap();
+    // Blocking on purpose: the mode is shared with others, so it is not ours to change.
+    let mut responder = Responder::new(listener.into(), ResponderOptions::default(), Box::new(NoGate)).unwrap();
+    let started = Instant::now();
+    assert!(matches!(responder.next().unwrap(), Next::Nothing(-1)));
+    let mut stream = UnixStream::connect(folder.join("s")).unwrap();
+    let request = whole(1, true, "own", b"");
+    stream.write_all(&request[..20]).unwrap();
+    let mut served = 0;
+    while served < 3 {
+        let mut fds = [PollFd::new(responder.fd().unwrap(), poll::IN)];
+        match responder.next().unwrap() {
+            Next::Request(mut request) => {
+                say_hello(&mut request);
+                request.finish().unwrap();
+                served += 1;
+            }
+            Next::Nothing(timeout) => {
+                if poll::poll(&mut fds, timeout.clamp(0, 50)).unwrap() == 0 {
+                    stream.write_all(if served == 0 { &request[20..] } else { &request }).unwrap();
+                }
+            }
+            Next::Leave => panic!("nobody asked"),
+        }
+    }
+    for _ in 0..3 {
+        assert!(text(answer(&mut stream, 1)).ends_with("own"));
+    }
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert_eq!(responder.kept(), 0, "the last one was not looked at yet");
+    assert!(matches!(responder.next().unwrap(), Next::Nothing(0..)));
+    assert_eq!(responder.kept(), 1);
+    responder.request_leave();
+    assert!(matches!(responder.next().unwrap(), Next::Leave));
+    assert!(is_closed(&mut stream));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_blocking_listening_socket_serves_new_and_kept_connections() {
+    let folder = folder();
+    let path = folder.join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = Server::on(listener.into(), folder, path, ResponderOptions::default(), say_hello);
+    let mut kept = server.connect();
+    for turn in 0..5 {
+        kept.write_all(&whole(1, true, "kept", b"")).unwrap();
+        assert!(text(answer(&mut kept, 1)).ends_with("kept"), "{turn}");
+        let mut stream = server.connect();
+        stream.write_all(&whole(1, false, "new", b"")).unwrap();
+        assert!(text(answer(&mut stream, 1)).ends_with("new"), "{turn}");
+    }
+    server.stop();
+}
+
+#[test]
+fn two_workers_serve_forty_kept_connections_and_none_waits_for_an_idle_one() {
+    let folder = folder();
+    let path = folder.join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let other: OwnedFd = listener.try_clone().unwrap().into();
+    let one = Server::on(listener.into(), folder, path.clone(), ResponderOptions::default(), say_hello);
+    let two = Server::on(other, self::folder(), path, ResponderOptions::default(), say_hello);
+    let mut streams: Vec<UnixStream> = (0..40).map(|_| one.connect()).collect();
+    let started = Instant::now();
+    for turn in 0..200 {
+        let stream = &mut streams[(turn * turn) % 40];
+        stream.write_all(&whole(1, true, "k", b"")).unwrap();
+        assert!(text(answer(stream, 1)).ends_with('k'));
+    }
+    assert!(started.elapsed() < Duration::from_secs(2));
+    drop(streams);
+    assert_eq!(one.stop().requests + two.stop().requests, 200);
+}

@@ -227,6 +227,9 @@ impl Check {
     }
 
     pub fn input(&mut self, mut bytes: &[u8], now: u64) {
+        if bytes.is_empty() {
+            return;
+        }
         if let (State::Await, Some(&first)) = (self.state, bytes.first()) {
             self.look_at = None;
             self.report.first_byte = Some(first);
@@ -435,5 +438,253 @@ fn protocol_of(first: u8) -> &'static str {
         0x15 | 0x16 => "a TLS server",
         0 => "a binary protocol of another kind",
         _ => "another protocol",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Probe;
+    use super::super::verdict::Holders;
+    use super::*;
+    use crate::encode;
+    use crate::record::RecordType;
+
+    const VALUES: [u8; 8] = [1, 10, 0, 0, 0, 0, 0, 0];
+    const MS: u64 = 1000;
+
+    fn check(options: &[(&str, &str)]) -> Check {
+        let mut probe = Probe::new();
+        probe.set("timeout", "1s").unwrap();
+        for (name, value) in options {
+            probe.set(name, value).unwrap();
+        }
+        let addrs = vec![SockAddr::Unix("/s".into())];
+        Check::new(Arc::new(probe.plan().unwrap()), "/s".into(), addrs, 5, 0)
+    }
+
+    /// Connects and sends at `now`.
+    fn send(check: &mut Check, now: u64) {
+        assert!(matches!(check.want(), Want::Connect(_)), "{check:?}");
+        check.connected(now);
+        let Want::Write(bytes) = check.want() else { unreachable!("{check:?}") };
+        let len = bytes.len();
+        check.wrote(1, now);
+        assert!(matches!(check.want(), Want::Write(rest) if rest.len() == len - 1));
+        check.wrote(len - 1, now);
+        assert_eq!(check.want(), Want::Read);
+    }
+
+    fn answer(body: &str, app_status: u32, protocol_status: ProtocolStatus) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode::stream(RecordType::Stdout, 1, body.as_bytes(), &mut out);
+        encode::stream_end(RecordType::Stdout, 1, &mut out);
+        encode::end_request(1, app_status, protocol_status, &mut out);
+        out
+    }
+
+    fn local(stage: Stage) -> Evidence {
+        Evidence {
+            queue: Some(Queue { waiting: 1, limit: 5 }),
+            stage: Some(stage),
+            owners: Some(Holders { running: 1, stopped: 0 }),
+            workers: Some(Holders::default()),
+            ..Evidence::default()
+        }
+    }
+
+    fn ended(check: Check) -> (Verdict, Phase) {
+        assert_eq!(check.want(), Want::Done, "{check:?}");
+        (check.report.verdict, check.report.phase)
+    }
+
+    #[test]
+    fn get_values_answered_is_healthy_byte_by_byte_too() {
+        for step in [1, 8] {
+            let mut check = check(&[]);
+            send(&mut check, 2 * MS);
+            for piece in VALUES.chunks(step) {
+                assert_eq!(check.want(), Want::Read);
+                check.input(piece, 5 * MS);
+            }
+            let report = check.into_report();
+            assert_eq!((report.verdict, report.method), (Verdict::Healthy, Method::GetValues));
+            assert_eq!(report.phases.times, [Some(5), Some(2 * MS), Some(0), Some(3 * MS), Some(0)]);
+            assert_eq!(report.elapsed_us, 5 * MS);
+        }
+    }
+
+    #[test]
+    fn auto_asks_again_by_request_when_get_values_was_taken_and_not_answered() {
+        for evidence in [local(Stage::Accepted(9)), Evidence::default()] {
+            let mut check = check(&[]);
+            send(&mut check, 0);
+            assert_eq!(check.wake_at(), 250 * MS);
+            check.tick(249 * MS);
+            assert_eq!(check.want(), Want::Read);
+            check.tick(250 * MS);
+            assert_eq!(check.want(), Want::Look);
+            check.looked(evidence, 250 * MS);
+            send(&mut check, 251 * MS);
+            check.input(&answer("Status: 204 No\r\n\r\n", 0, ProtocolStatus::RequestComplete), 260 * MS);
+            let report = check.into_report();
+            assert_eq!((report.verdict, report.method), (Verdict::Healthy, Method::Request));
+            assert_eq!((report.http_status, report.phases.unanswered), (Some(204), Some(250 * MS)));
+        }
+    }
+
+    #[test]
+    fn auto_waits_on_while_its_connection_is_still_in_the_queue() {
+        let mut check = check(&[]);
+        send(&mut check, 0);
+        check.tick(250 * MS);
+        check.looked(local(Stage::Queued), 250 * MS);
+        assert_eq!((check.want(), check.wake_at()), (Want::Read, 1000 * MS));
+        check.tick(1000 * MS);
+        assert_eq!(check.want(), Want::Look);
+        let workers = Some(Holders { running: 1, stopped: 0 });
+        check.looked(Evidence { workers, accepted: 1, ..local(Stage::Queued) }, 1000 * MS);
+        assert_eq!(check.report.outcome, Outcome::Busy);
+        assert_eq!(ended(check), (Verdict::Busy, Phase::FirstByte));
+    }
+
+    #[test]
+    fn a_full_unix_backlog_is_tried_until_the_deadline() {
+        let mut check = check(&[]);
+        let (mut now, mut tries) = (0, 0);
+        while now < 1000 * MS {
+            match check.want() {
+                Want::Connect(_) => {
+                    tries += 1;
+                    check.connect_failed(libc::EAGAIN, now);
+                }
+                Want::Look => check.looked(local(Stage::Unknown), now),
+                want => assert_eq!(want, Want::Sleep),
+            }
+            now = now.max(check.wake_at());
+            check.tick(now);
+        }
+        assert_eq!(check.want(), Want::Look);
+        let stopped = Some(Holders { running: 0, stopped: 1 });
+        check.looked(Evidence { owners: stopped, stage: None, ..local(Stage::Unknown) }, now);
+        assert!((15..40).contains(&tries), "{tries}");
+        assert_eq!(check.report.outcome, Outcome::Dead);
+        assert_eq!(ended(check), (Verdict::BacklogFull, Phase::Connect));
+    }
+
+    #[test]
+    fn failed_connects_have_their_verdicts() {
+        for (errno, verdict) in [
+            (libc::ECONNREFUSED, Verdict::Refused),
+            (libc::ENOENT, Verdict::NoSocket),
+            (libc::EACCES, Verdict::Denied),
+            (libc::EHOSTUNREACH, Verdict::ConnectTimeout),
+        ] {
+            let mut check = check(&[]);
+            check.connect_failed(errno, MS);
+            assert_eq!(ended(check), (verdict, Phase::Connect));
+        }
+    }
+
+    #[test]
+    fn a_name_with_several_addresses_tries_them_in_turn() {
+        let mut check = check(&[]);
+        check.addrs.push(SockAddr::Unix("/t".into()));
+        check.connect_failed(libc::ECONNREFUSED, MS);
+        assert_eq!(check.want(), Want::Connect(&SockAddr::Unix("/t".into())));
+        send(&mut check, MS);
+        check.input(&VALUES, 2 * MS);
+        assert_eq!(ended(check).0, Verdict::Healthy);
+    }
+
+    #[test]
+    fn foreign_bytes_name_their_protocol() {
+        for (bytes, words) in [(&b"HTTP/1.1 400 Bad"[..], "HTTP"), (b"SSH-2.0", "SSH"), (b"\x15\x03\x01", "TLS")] {
+            let mut check = check(&[("method", "get-values")]);
+            send(&mut check, 0);
+            check.input(bytes, MS);
+            assert!(check.report.detail.contains(words), "{}", check.report.detail);
+            assert_eq!(check.report.first_byte, bytes.first().copied());
+            assert_eq!(ended(check).0, Verdict::NotFastcgi);
+        }
+    }
+
+    #[test]
+    fn closing_is_told_from_breaking_off() {
+        for at in 0..VALUES.len() {
+            let mut check = check(&[("method", "get-values")]);
+            send(&mut check, 0);
+            check.input(&VALUES[..at], MS);
+            check.eof(2 * MS);
+            let expected = if at == 0 { Verdict::Closed } else { Verdict::Truncated };
+            assert_eq!(ended(check).0, expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn auto_asks_again_by_request_when_get_values_was_met_by_closing() {
+        let mut check = check(&[]);
+        send(&mut check, 0);
+        check.broken(libc::ECONNRESET, MS);
+        send(&mut check, 2 * MS);
+        check.eof(3 * MS);
+        assert_eq!(ended(check), (Verdict::Closed, Phase::FirstByte));
+    }
+
+    #[test]
+    fn an_answer_is_judged_by_its_end_and_by_what_was_expected() {
+        use ProtocolStatus::*;
+        let ok = "Status: 200 OK\r\n\r\npong";
+        for (options, body, app, protocol, verdict) in [
+            (&[][..], ok, 0, RequestComplete, Verdict::Healthy),
+            (&[], "", 0, RequestComplete, Verdict::Healthy),
+            (&[], ok, 3, RequestComplete, Verdict::AppError),
+            (&[], ok, 0, Overloaded, Verdict::Overloaded),
+            (&[], "", 0, UnknownRole, Verdict::AppError),
+            (&[], "", 0, CantMpxConn, Verdict::ProtocolError),
+            (&[("expect_body", "pong")], ok, 0, RequestComplete, Verdict::Healthy),
+            (&[("expect_body", "ping")], ok, 0, RequestComplete, Verdict::Unexpected),
+            (&[("expect_status", "5xx")], ok, 0, RequestComplete, Verdict::Unexpected),
+        ] {
+            let mut check = check(&[&[("method", "request")], options].concat());
+            send(&mut check, 0);
+            for byte in answer(body, app, protocol) {
+                check.input(&[byte], MS);
+            }
+            assert_eq!(ended(check), (verdict, Phase::Complete), "{options:?} {app} {protocol:?}");
+        }
+    }
+
+    #[test]
+    fn half_an_answer_at_the_deadline_is_truncated_or_slow() {
+        let whole = answer("Status: 200 OK\r\n\r\n", 0, ProtocolStatus::RequestComplete);
+        let boundary = 8 + 24;
+        for (len, verdict) in [(5, Verdict::Truncated), (boundary, Verdict::Busy), (boundary + 3, Verdict::Truncated)] {
+            let mut check = check(&[("method", "request")]);
+            send(&mut check, 0);
+            check.input(&whole[..len], MS);
+            assert_eq!(check.wake_at(), 1000 * MS);
+            check.tick(1000 * MS);
+            check.looked(local(Stage::Accepted(3)), 1000 * MS);
+            assert_eq!(ended(check), (verdict, Phase::Complete), "{len}");
+        }
+    }
+
+    #[test]
+    fn tcp_without_a_place_in_the_queue_is_backlog_full_and_out_of_sight_a_timeout() {
+        let full = Queue { waiting: 6, limit: 5 };
+        for (evidence, verdict) in [
+            (Evidence { queue: Some(full), ..local(Stage::Unknown) }, Verdict::BacklogFull),
+            (Evidence::default(), Verdict::ConnectTimeout),
+        ] {
+            let mut check = check(&[]);
+            check.addrs = vec![SockAddr::Inet("127.0.0.1:1".parse().unwrap())];
+            check.connecting();
+            check.tick(250 * MS);
+            check.looked(evidence.clone(), 250 * MS);
+            assert_eq!(check.want(), Want::Connected);
+            check.tick(1000 * MS);
+            check.looked(evidence, 1000 * MS);
+            assert_eq!(ended(check), (verdict, Phase::Connect));
+        }
     }
 }

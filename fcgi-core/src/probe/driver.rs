@@ -46,6 +46,7 @@ struct Slot {
     check: Check,
     fd: Option<OwnedFd>,
     baseline: Option<Baseline>,
+    /// Whether the peer has spoken: it may have said more than was needed (Go answers GET_VALUES twice).
     heard: bool,
 }
 

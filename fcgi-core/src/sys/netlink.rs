@@ -28,8 +28,8 @@ const LISTEN: u8 = 10;
 /// UDIAG_SHOW_NAME, _VFS, _PEER, _RQLEN.
 const SHOW_LISTENER: u32 = 0x13;
 const SHOW_PEER: u32 = 0x04;
-/// Larger than any part of a dump that the kernel builds.
-const BUFFER: usize = 64 * 1024;
+/// The kernel makes the parts of a dump as large as the reader's buffer, at most this.
+const BUFFER: usize = 32 * 1024;
 
 /// A listen queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -146,6 +146,7 @@ fn kernel_device(dev: u64) -> u32 {
 pub struct Diag {
     fd: OwnedFd,
     seq: u32,
+    buffer: Vec<u8>,
 }
 
 impl Diag {
@@ -156,7 +157,7 @@ impl Diag {
         let fd = check("socket", unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_SOCK_DIAG) })
             .map_err(|e| e.on("sock_diag"))?;
         // SAFETY: the call succeeded, so the descriptor is open and only ours.
-        Ok(Diag { fd: unsafe { OwnedFd::from_raw_fd(fd) }, seq: 0 })
+        Ok(Diag { fd: unsafe { OwnedFd::from_raw_fd(fd) }, seq: 0, buffer: vec![0; BUFFER] })
     }
 
     /// The listening socket that a connection to this address reaches; None if there is none here.
@@ -332,15 +333,14 @@ impl Diag {
         question.extend_from_slice(&0u32.to_ne_bytes());
         question.extend_from_slice(body);
         net::send(self.fd.as_fd(), &question)?;
-        let mut buffer = vec![0u8; BUFFER];
         loop {
             // The kernel answers while it takes the question, so there is nothing to wait for.
-            let got = match net::recv(self.fd.as_fd(), &mut buffer) {
+            let got = match net::recv(self.fd.as_fd(), &mut self.buffer) {
                 Ok(got) => got,
                 Err(error) if error.errno() == libc::EINTR => continue,
                 Err(error) => return Err(error),
             };
-            let mut rest = buffer.get(..got).unwrap_or_default();
+            let mut rest = self.buffer.get(..got).unwrap_or_default();
             while rest.len() >= 16 {
                 let len = (word(rest, 0) as usize).clamp(16, rest.len());
                 let (message, after) = rest.split_at(len);

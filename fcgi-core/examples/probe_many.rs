@@ -1,0 +1,74 @@
+//! Measures the probe of many local endpoints, some of them hanging.
+//!
+//! ```text
+//! probe_many serve FOLDER COUNT HUNG     listens on COUNT sockets in FOLDER; never accepts on every (COUNT/HUNG)th
+//! probe_many probe FOLDER COUNT          probes them all; prints when the last healthy one and the last of all were done
+//! ```
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
+
+use fcgi_core::address::Address;
+use fcgi_core::probe::{Probe, Verdict};
+use fcgi_core::sys::epoll::{Epoll, Event};
+use fcgi_core::sys::net::{self, SockAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+fn socket(folder: &Path, n: usize) -> PathBuf {
+    folder.join(n.to_string())
+}
+
+fn serve(folder: &Path, count: usize, hung: usize) {
+    let epoll = Epoll::new().unwrap();
+    let mut listeners: Vec<OwnedFd> = Vec::new();
+    for n in 0..count {
+        let addr = SockAddr::Unix(socket(folder, n));
+        let fd = net::stream_socket(&addr).unwrap();
+        net::bind(fd.as_fd(), &addr).unwrap();
+        net::listen(fd.as_fd(), 16).unwrap();
+        if hung == 0 || n % (count / hung) != 0 {
+            epoll.add(fd.as_fd(), n as u64).unwrap();
+        }
+        listeners.push(fd);
+    }
+    println!("up");
+    let mut events = [Event::EMPTY; 512];
+    let mut buffer = [0; 4096];
+    loop {
+        let ready = epoll.wait(&mut events, -1).unwrap();
+        for event in events.iter().take(ready) {
+            let listener = &listeners[event.token() as usize];
+            let connection = net::accept(listener.as_fd(), false).unwrap();
+            let _ = net::recv(connection.as_fd(), &mut buffer);
+            let _ = net::send(connection.as_fd(), &[1, 10, 0, 0, 0, 0, 0, 0]);
+        }
+    }
+}
+
+fn probe(folder: &Path, count: usize) {
+    let addresses: Vec<Address> = (0..count).map(|n| Address::Unix(socket(folder, n))).collect();
+    let mut probe = Probe::new();
+    probe.set("timeout", "2s").unwrap();
+    let begun = Instant::now();
+    let (mut healthy, mut others, mut last) = (0, 0, begun.elapsed());
+    probe
+        .run_many(&addresses, |_, result| match result.unwrap().verdict {
+            Verdict::Healthy => {
+                healthy += 1;
+                last = begun.elapsed();
+            }
+            _ => others += 1,
+        })
+        .unwrap();
+    println!("{healthy} healthy in {last:.1?}, {others} others, all in {:.1?}", begun.elapsed());
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize| args.get(at).and_then(|a| a.parse().ok()).expect("a number");
+    let folder = PathBuf::from(args.get(1).expect("a folder"));
+    match args.first().map(String::as_str) {
+        Some("serve") => serve(&folder, number(2), number(3)),
+        _ => probe(&folder, number(2)),
+    }
+}

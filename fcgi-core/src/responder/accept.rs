@@ -138,10 +138,8 @@ impl Responder {
             self.stats.refused_peers += 1;
             return Ok(Some(Looked::Done));
         }
-        let conn = self
-            .spare
-            .take()
-            .unwrap_or_else(|| ResponderConn::new(self.options.limits, Capabilities::default()));
+        let conn =
+            self.spare.take().unwrap_or_else(|| ResponderConn::new(self.options.limits, Capabilities::default()));
         let patient = wait && self.impatient == 0;
         self.impatient = self.impatient.saturating_sub(1);
         Ok(Some(self.look(Box::new(Link::new(accepted, conn)), patient)))
@@ -348,7 +346,9 @@ impl Responder {
             .min();
         match deadline {
             // One more, and the clock's resolution, so that the deadline has passed when we wake.
-            Some(at) => i32::try_from(at.saturating_sub(time::monotonic_coarse_ms()).saturating_add(5)).unwrap_or(i32::MAX),
+            Some(at) => {
+                i32::try_from(at.saturating_sub(time::monotonic_coarse_ms()).saturating_add(5)).unwrap_or(i32::MAX)
+            }
             None => -1,
         }
     }

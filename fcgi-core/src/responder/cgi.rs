@@ -44,13 +44,8 @@ impl Responder {
         if self.options.drop_proxy_header {
             self.params.remove(b"HTTP_PROXY");
         }
-        self.current = Current {
-            open: true,
-            cgi: true,
-            role: Some(Role::Responder),
-            cgi_left: length,
-            ..Current::default()
-        };
+        self.current =
+            Current { open: true, cgi: true, role: Some(Role::Responder), cgi_left: length, ..Current::default() };
         Ok(Found::Request)
     }
 

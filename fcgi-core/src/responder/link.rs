@@ -42,7 +42,8 @@ impl Link {
     /// Whether the web server asked for a close after the answer and no request is open.
     pub fn wants_close(&mut self) -> bool {
         // Of no request in particular: this only tells what the last one asked for.
-        self.conn.active() == 0 && self.conn.end(0, 0, ProtocolStatus::RequestComplete, &mut Vec::new()) == AfterEnd::Close
+        self.conn.active() == 0
+            && self.conn.end(0, 0, ProtocolStatus::RequestComplete, &mut Vec::new()) == AfterEnd::Close
     }
 
     pub fn new(fd: OwnedFd, conn: ResponderConn) -> Link {

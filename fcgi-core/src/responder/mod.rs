@@ -201,6 +201,8 @@ impl Responder {
 
     /// As [`accept`](Responder::accept) without waiting for a connection, for programs with their own event loop: call it
     /// until it gives `Nothing`, then wait for [`fd`](Responder::fd). Reading a body may still wait.
+    // It lends itself out, which an iterator cannot.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Next<'_>> {
         match self.find(false)? {
             Found::Request => Ok(Next::Request(Request::of(self))),

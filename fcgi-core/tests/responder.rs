@@ -881,3 +881,46 @@ fn a_program_that_does_not_read_its_body_costs_no_waiting() {
     server.stop();
     assert!(started.elapsed() < Duration::from_millis(500));
 }
+
+#[test]
+fn damaged_streams_never_stop_the_worker() {
+    let options = ResponderOptions { body_timeout_ms: 500, ..ResponderOptions::default() };
+    let server = Server::start(options, |request| {
+        let mut piece = [0; 300];
+        while matches!(request.read(&mut piece), Ok(1..)) {}
+        let _ = request.is_aborted();
+        let _ = request.write(&[b'w'; 70_000]);
+        let _ = request.write_error(b"log");
+    });
+    // Knuth's MMIX generator: the same damage in every run.
+    let mut state = 4u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for turn in 0..400 {
+        let mut bytes = whole(1, true, "a", &[b'b'; 700]);
+        bytes.extend([1, 9, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        encode::abort(1, &mut bytes);
+        bytes.extend(whole(2, turn % 2 == 0, "c", b"d"));
+        for _ in 0..random(4) {
+            let at = random(bytes.len());
+            bytes[at] = random(256) as u8;
+        }
+        bytes.truncate(bytes.len() - random(3) * random(200));
+        let mut stream = server.connect();
+        let (one, two) = bytes.split_at(random(bytes.len()));
+        // The server may close at any byte.
+        let _ = stream.write_all(one);
+        let _ = stream.write_all(two);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut sink = Vec::new();
+        let ended = stream.read_to_end(&mut sink);
+        assert!(!matches!(ended, Err(ref e) if e.kind() == std::io::ErrorKind::WouldBlock), "turn {turn} hangs");
+    }
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, false, "good", b"")).unwrap();
+    assert_eq!(answer(&mut stream, 1).unwrap().stdout.len(), 70_000);
+    let stats = server.stop();
+    assert!(stats.requests > 300 && stats.protocol_errors > 10, "{stats:?}");
+}

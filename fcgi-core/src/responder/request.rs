@@ -84,7 +84,7 @@ impl Responder {
         self.link = Some(link);
     }
 
-    /// The params of the request in hand (empty when there is none).
+    /// The params of the request in hand, or of the last one.
     pub fn params(&self) -> &Params {
         &self.params
     }

@@ -1,5 +1,5 @@
 //! The responder over real sockets: each test runs it in a thread and speaks FastCGI to it as a web server would.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use fcgi_core::encode;
 use fcgi_core::record::{RecordType, Role};
@@ -790,4 +790,137 @@ fn two_workers_serve_forty_kept_connections_and_none_waits_for_an_idle_one() {
     assert!(started.elapsed() < Duration::from_secs(2));
     drop(streams);
     assert_eq!(one.stop().requests + two.stop().requests, 200);
+}
+
+/// Not a test of its own: what the tests below run as a program, with its descriptor 0 and environment.
+#[test]
+#[ignore = "the program that other tests start"]
+fn program() {
+    let mut responder = Responder::from_stdin(ResponderOptions::default(), Box::new(NoGate)).unwrap();
+    while let Some(mut request) = responder.accept().unwrap() {
+        assert!(request.params().get("HTTP_PROXY").is_none());
+        say_hello(&mut request);
+        request.write_error(b"an error line").unwrap();
+        request.write(&vec![b'z'; 100_000]).unwrap();
+        if request.params().get("QUERY_STRING") == Some(b"last") {
+            fcgi_core::responder::leave_flag().store(true, Ordering::Relaxed);
+        }
+        request.finish().unwrap();
+    }
+    // Without the harness' last words.
+    std::process::exit(7);
+}
+
+fn start_program() -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "program", "--nocapture", "--test-threads=1"]);
+    command
+}
+
+#[test]
+fn without_a_listening_socket_it_is_plain_cgi_and_serves_one_request() {
+    let mut child = start_program()
+        .env("GATEWAY_INTERFACE", "CGI/1.1")
+        .env("REQUEST_METHOD", "POST")
+        .env("CONTENT_LENGTH", "9")
+        .env("QUERY_STRING", "cgi=1")
+        .env("HTTP_PROXY", "evil:80")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The pipe stays open: only CONTENT_LENGTH tells where the body ends.
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"some body and more").unwrap();
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert!(out.contains("Content-Type: text/plain\r\n\r\ncgi=1some bodyzzz"), "{}", &out[..200]);
+    assert_eq!(out.matches('z').count(), 100_000);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("an error line"));
+    assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
+fn with_a_listening_socket_as_descriptor_0_it_is_fastcgi_until_told_to_leave() {
+    let folder = folder();
+    let listener = UnixListener::bind(folder.join("s")).unwrap();
+    let mut child = start_program()
+        .env_remove("HTTP_PROXY")
+        .stdin(std::process::Stdio::from(OwnedFd::from(listener)))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    for query in ["one", "two", "last"] {
+        let mut stream = UnixStream::connect(folder.join("s")).unwrap();
+        stream.write_all(&whole(1, true, query, b"")).unwrap();
+        let end = answer(&mut stream, 1).unwrap();
+        assert_eq!((end.stdout.len(), end.stderr.len()), (28 + query.len() + 100_000, 13));
+        // Kept, except at the end.
+        assert!(query != "last" || is_closed(&mut stream));
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_program_that_does_not_read_its_body_costs_no_waiting() {
+    let server = Server::start(ResponderOptions::default(), |request| request.write(b"unread").unwrap());
+    for keep in [false, true] {
+        let mut stream = server.connect();
+        stream.write_all(&whole(1, keep, "", &[b'b'; 10_000])).unwrap();
+        assert_eq!(text(answer(&mut stream, 1)), "unread");
+        assert!(keep || is_closed(&mut stream));
+        if !keep {
+            // Nothing is waited for: the connection is closed, though we have not closed ours.
+            assert_eq!(server.begun.load(Ordering::SeqCst), 1);
+        }
+    }
+    let started = Instant::now();
+    server.stop();
+    assert!(started.elapsed() < Duration::from_millis(500));
+}
+
+#[test]
+fn damaged_streams_never_stop_the_worker() {
+    let options = ResponderOptions { body_timeout_ms: 500, ..ResponderOptions::default() };
+    let server = Server::start(options, |request| {
+        let mut piece = [0; 300];
+        while matches!(request.read(&mut piece), Ok(1..)) {}
+        let _ = request.is_aborted();
+        let _ = request.write(&[b'w'; 70_000]);
+        let _ = request.write_error(b"log");
+    });
+    // Knuth's MMIX generator: the same damage in every run.
+    let mut state = 4u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for turn in 0..400 {
+        let mut bytes = whole(1, true, "a", &[b'b'; 700]);
+        bytes.extend([1, 9, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        encode::abort(1, &mut bytes);
+        bytes.extend(whole(2, turn % 2 == 0, "c", b"d"));
+        for _ in 0..random(4) {
+            let at = random(bytes.len());
+            bytes[at] = random(256) as u8;
+        }
+        bytes.truncate(bytes.len() - random(3) * random(200));
+        let mut stream = server.connect();
+        let (one, two) = bytes.split_at(random(bytes.len()));
+        // The server may close at any byte.
+        let _ = stream.write_all(one);
+        let _ = stream.write_all(two);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut sink = Vec::new();
+        let ended = stream.read_to_end(&mut sink);
+        assert!(!matches!(ended, Err(ref e) if e.kind() == std::io::ErrorKind::WouldBlock), "turn {turn} hangs");
+    }
+    let mut stream = server.connect();
+    stream.write_all(&whole(1, false, "good", b"")).unwrap();
+    assert_eq!(answer(&mut stream, 1).unwrap().stdout.len(), 70_000);
+    let stats = server.stop();
+    assert!(stats.requests > 300 && stats.protocol_errors > 10, "{stats:?}");
 }

@@ -108,7 +108,8 @@ struct Child {
     slot: Slot,
     pid: i32,
     generation: u32,
-    pidfd: OwnedFd,
+    /// None where the system has none (Linux before 5.3, valgrind): then it is asked for every [`REAP_MS`].
+    pidfd: Option<OwnedFd>,
     /// Write end; closing it tells the worker that nobody looks after it.
     lifeline: OwnedFd,
     ready: Option<Lines>,
@@ -124,6 +125,9 @@ struct Lines {
     pipe: OwnedFd,
     partial: Vec<u8>,
 }
+
+/// How often (ms) a child is asked for that no descriptor watches.
+const REAP_MS: u64 = 20;
 
 /// A line longer than this is cut: a worker must not fill the manager's memory.
 const LINE_MAX: usize = 8192;
@@ -388,7 +392,8 @@ impl Manager {
             (self.started && !self.children.is_empty() || self.policy.wants_wakeup()).then_some(self.next_sample);
         let alive =
             self.children.iter().filter(|c| self.waits_for_life(c)).map(|c| c.started_at + self.options.alive_after.0);
-        let soonest = self.policy.next_deadline().into_iter().chain(sample).chain(alive).min();
+        let reap = self.children.iter().any(|c| c.pidfd.is_none()).then_some(now + REAP_MS);
+        let soonest = self.policy.next_deadline().into_iter().chain(sample).chain(alive).chain(reap).min();
         soonest.map(|at| at.saturating_sub(now))
     }
 
@@ -464,7 +469,7 @@ impl Manager {
             fds.push(PollFd::new(signals.fd(), poll::IN));
         }
         for child in &self.children {
-            fds.push(PollFd::new(child.pidfd.as_raw_fd(), poll::IN));
+            fds.extend(child.pidfd.iter().map(|p| PollFd::new(p.as_raw_fd(), poll::IN)));
             for lines in [&child.ready, &child.output].into_iter().flatten() {
                 fds.push(PollFd::new(lines.pipe.as_raw_fd(), poll::IN));
             }
@@ -522,7 +527,7 @@ impl Manager {
             child.output = None;
         }
         let who = WorkerRef { slot, pid: child.pid, generation: child.generation };
-        let ended = is(child.pidfd.as_raw_fd());
+        let ended = child.pidfd.as_ref().is_none_or(|p| is(p.as_raw_fd()));
         for line in printed {
             self.tell(Level::Info, "output", Some(who), line);
         }
@@ -787,7 +792,7 @@ impl Manager {
         exec: Option<OwnedFd>,
     ) -> Result<(), String> {
         let (lifeline, ready, output) = pipes;
-        let pidfd = process::pidfd(pid).map_err(|e| e.to_string())?;
+        let pidfd = process::pidfd(pid).ok();
         if let Some(line) = self.board.line(slot) {
             line.pid.store(pid as u32, Ordering::Relaxed);
         }

@@ -150,7 +150,10 @@ impl Responder {
             return true;
         };
         match net::peer_address(fd.as_fd()) {
-            Ok(Some(SockAddr::Inet(peer))) => allowed.contains(&peer.ip()),
+            Ok(Some(SockAddr::Inet(peer))) => {
+                // A socket for both families reports IPv4 peers as ::ffff:a.b.c.d.
+                allowed.contains(&peer.ip().to_canonical())
+            }
             Ok(Some(SockAddr::Unix(_))) => true,
             // An unnamed unix socket; anything else is not told to be allowed.
             Ok(None) => self.unix,

@@ -138,8 +138,6 @@ impl Responder {
     fn wait_writable(&mut self) -> Result<()> {
         let limit = self.options.write_timeout_ms;
         let deadline = time::monotonic_coarse_ms().saturating_add(limit);
-        // After the end of what the peer sends, or with enough of it held, only its taking counts.
-        let mut reading = !self.current.eof && !self.current.followed;
         loop {
             let Some(link) = &self.link else {
                 return Err(ResponderError::NoRequest);
@@ -151,7 +149,7 @@ impl Responder {
                 return Err(ResponderError::Timeout(limit, "sending the answer"));
             }
             let timeout = if limit == 0 { -1 } else { i32::try_from(left).unwrap_or(i32::MAX) };
-            let events = if reading { poll::IN | poll::OUT } else { poll::OUT };
+            let events = if self.may_take() { poll::IN | poll::OUT } else { poll::OUT };
             let mut look = [PollFd::new(link.fd.as_raw_fd(), events)];
             match poll::poll(&mut look, timeout) {
                 Err(e) if e.errno() != libc::EINTR => return Err(e.into()),
@@ -162,7 +160,7 @@ impl Responder {
                 return Ok(());
             }
             if happened & poll::IN != 0 {
-                reading = self.take_in()?;
+                self.take_in()?;
                 if self.current.aborted {
                     return Err(ResponderError::Aborted);
                 }
@@ -266,6 +264,7 @@ impl Responder {
             return done;
         }
         let (id, status) = (self.current.id, self.current.app_status);
+        let faulty = self.pass_over_body();
         let Some(mut link) = self.link.take() else {
             self.over();
             return Err(ResponderError::NoRequest);
@@ -280,6 +279,7 @@ impl Responder {
             self.out.clear();
         }
         let complete = link.conn.is_complete(id);
+        self.current.ending = !complete;
         let protocol_status =
             if self.current.overloaded { ProtocolStatus::Overloaded } else { ProtocolStatus::RequestComplete };
         let after = link.conn.end(id, status, protocol_status, self.out.sealed(id));
@@ -296,7 +296,7 @@ impl Responder {
             return done;
         };
         link.served = true;
-        if done.is_err() || eof {
+        if done.is_err() || eof || faulty {
             self.close(link);
         } else if after == AfterEnd::Keep && self.options.keep_conn && !self.leaving() {
             self.link = Some(link);
@@ -314,6 +314,26 @@ impl Responder {
             return Err(ResponderError::Aborted);
         }
         done
+    }
+
+    /// Drops what of the body is in the buffer already, so that a program that does not read it (it is mostly empty) costs
+    /// nothing more. Whether the peer broke the protocol there: it gets its answer, and no further request.
+    fn pass_over_body(&mut self) -> bool {
+        if self.current.broken || self.current.aborted {
+            return false;
+        }
+        while self.link.as_ref().is_some_and(|link| !link.conn.is_complete(self.current.id)) {
+            self.current.piece = None;
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(_) => {
+                    self.current.broken = false;
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// As [`write`](Responder::write) and [`finish`](Responder::finish), with one send less for a long piece.

@@ -53,7 +53,9 @@ const CLOSE_WAIT_MS: u64 = 1000;
 const CLOSE_WAIT_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Set this from a handler of SIGTERM (storing to it is all a handler may do): every responder of the process leaves at
-/// its next accept. The handler must be installed without SA_RESTART, so that a wait ends.
+/// its next accept. The handler must be installed without SA_RESTART, so that a wait ends. A signal that arrives in the
+/// instant between the look at this flag and the wait is seen when the next connection, deadline or nudge ends the wait;
+/// under a manager the lifeline is such a nudge.
 pub fn leave_flag() -> &'static AtomicBool {
     crate::sys::signal::leave_flag()
 }

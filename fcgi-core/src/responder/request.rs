@@ -38,6 +38,8 @@ pub(super) struct Current {
     pub eof: bool,
     /// The connection is unusable: no END, close.
     pub broken: bool,
+    /// END is on its way, and the peer had not sent its whole body when it was made.
+    pub ending: bool,
     /// The head of another request followed: its bytes stay where they are.
     pub followed: bool,
     /// The answer was refused as overload.
@@ -78,11 +80,11 @@ impl Responder {
         current.data.ended = role != Some(Role::Filter);
         current.piece = None;
         (current.aborted, current.eof, current.broken) = (false, false, false);
-        (current.followed, current.overloaded) = (false, false);
+        (current.ending, current.followed, current.overloaded) = (false, false, false);
         self.link = Some(link);
     }
 
-    /// The params of the request in hand (empty when there is none).
+    /// The params of the request in hand, or of the last one.
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -282,28 +284,36 @@ impl Responder {
         Ok(())
     }
 
-    /// Takes in what the peer sends meanwhile, without waiting. Whether more may be taken in.
-    pub(super) fn take_in(&mut self) -> Result<bool> {
-        let held = |current: &Current| current.stdin.spill.len() + current.data.spill.len();
-        loop {
-            if held(&self.current) >= self.options.spill_max || self.current.followed {
-                return Ok(false);
-            }
-            self.put_aside()?;
+    /// Whether the peer may still have bytes of this request to get rid of. What comes after them is not ours to take: it
+    /// stays in the buffer, or with the kernel, until the request is over.
+    pub(super) fn may_take(&self) -> bool {
+        let current = &self.current;
+        let held = current.stdin.spill.len() + current.data.spill.len();
+        let more = match &self.link {
+            Some(_) if current.ending => !current.followed,
+            Some(link) => !link.conn.is_complete(current.id),
+            None => false,
+        };
+        more && !current.eof && held < self.options.spill_max
+    }
+
+    /// Takes in what the peer sends meanwhile, without waiting.
+    pub(super) fn take_in(&mut self) -> Result<()> {
+        self.put_aside()?;
+        while self.may_take() {
             if self.step()? {
+                self.put_aside()?;
                 continue;
             }
-            match self.fill()? {
-                Filled::Some => {}
-                Filled::Later => return Ok(true),
-                Filled::Never => return Ok(false),
+            // One reading at a time: the rest comes with the next turn.
+            if let Filled::Some = self.fill()? {
+                while self.may_take() && self.step()? {
+                    self.put_aside()?;
+                }
             }
-            // One reading at a time while we write: the rest comes with the next turn.
-            while !self.current.followed && self.step()? {
-                self.put_aside()?;
-            }
-            return Ok(held(&self.current) < self.options.spill_max && !self.current.followed);
+            break;
         }
+        Ok(())
     }
 
     /// Whether the web server gave the request up: by ABORT, or because it is gone. Looks at the connection, without
@@ -316,12 +326,18 @@ impl Responder {
             return false;
         }
         let _ = self.take_in();
+        let complete = self.link.as_ref().is_some_and(|link| link.conn.is_complete(self.current.id));
+        if complete && self.at == self.end {
+            // After the request only an ABORT can be meant.
+            if let Ok(Filled::Some) = self.fill() {
+                while matches!(self.step(), Ok(true)) && !self.current.aborted {}
+            }
+        }
         if self.current.eof && !self.current.broken {
             if let Some(link) = &self.link {
                 let mut look = [PollFd::new(link.fd.as_raw_fd(), poll::OUT)];
                 let _ = poll::poll(&mut look, 0);
                 let hung_up = look[0].happened() & (poll::HUP | poll::ERR) != 0;
-                let complete = link.conn.is_complete(self.current.id);
                 if hung_up || !complete || !self.unix {
                     self.stats.aborted += 1;
                     self.current.aborted = true;

@@ -1,0 +1,116 @@
+/* Wrong use is a code and a message, never a crash. */
+#include <fcgiguard.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int passed, failed;
+
+static void check(int ok, const char *what, int line)
+{
+    if (ok) {
+        passed++;
+    } else {
+        failed++;
+        printf("line %d: %s\n", line, what);
+    }
+}
+
+#define CHECK(condition) check((condition), #condition, __LINE__)
+
+static int is(int32_t code, const char *name)
+{
+    const char *found = fcgiguard_code_name(code);
+    return found && strcmp(found, name) == 0;
+}
+
+int main(void)
+{
+    fcgiguard_error *error = fcgiguard_error_new();
+    fcgiguard_pool *pool = fcgiguard_pool_new();
+    fcgiguard_probe *probe = fcgiguard_probe_new();
+    fcgiguard_responder *responder = fcgiguard_responder_new();
+    fcgiguard_request *request = NULL;
+    fcgiguard_report *report = NULL;
+    fcgiguard_worker *worker = NULL;
+    fcgiguard_event *event = NULL;
+    size_t at;
+    int codes = 0, options = 0, status = 0;
+    pid_t child;
+
+    /* The tables can be walked, and end. */
+    for (at = 0; fcgiguard_code_at(at); at++) codes += fcgiguard_code_name(fcgiguard_code_at(at)) && fcgiguard_code_advice(fcgiguard_code_at(at));
+    CHECK(codes > 50 && (size_t)codes == at);
+    for (at = 0; fcgiguard_option_name(at); at++) options += fcgiguard_option_text(fcgiguard_option_name(at)) != NULL;
+    CHECK(options > 50 && (size_t)options == at);
+    CHECK(fcgiguard_code_name(-12345) == NULL && fcgiguard_option_kind("nonsense") == NULL);
+
+    /* NULL everywhere. */
+    CHECK(is(fcgiguard_pool_set(NULL, "workers", "1", error), "null_argument"));
+    CHECK(is(fcgiguard_pool_set(pool, NULL, "1", error), "null_argument"));
+    CHECK(is(fcgiguard_pool_open(NULL, error), "null_argument"));
+    CHECK(is(fcgiguard_pool_step(NULL, 0, NULL), "null_argument"));
+    CHECK(is(fcgiguard_pool_set_command(pool, NULL, error), "null_argument"));
+    CHECK(is(fcgiguard_pool_worker(pool, NULL, error), "null_argument"));
+    CHECK(is(fcgiguard_probe_run(probe, NULL, &report, error), "null_argument"));
+    CHECK(is(fcgiguard_probe_run(probe, "/x", NULL, error), "null_argument"));
+    CHECK(is(fcgiguard_responder_accept(responder, NULL, error), "null_argument"));
+    CHECK(is((int32_t)fcgiguard_request_read(NULL, NULL, 0, error), "null_argument") || fcgiguard_request_read(NULL, NULL, 0, error) == 0);
+    CHECK(is((int32_t)fcgiguard_request_write(NULL, (const uint8_t *)"x", 1, error), "null_argument"));
+    CHECK(is(fcgiguard_request_finish(NULL, error), "null_argument"));
+    CHECK(is(fcgiguard_worker_ready(NULL, error), "null_argument"));
+    CHECK(fcgiguard_worker_is_leaving(NULL) == 0 && fcgiguard_pool_get(NULL, "workers") == NULL);
+    CHECK(fcgiguard_report_text(NULL, "line") == NULL && fcgiguard_report_exit_code(NULL) == 3);
+    CHECK(fcgiguard_trace_new("nonsense") == NULL && fcgiguard_trace_new(NULL) == NULL);
+    fcgiguard_pool_free(NULL);
+    fcgiguard_error_free(NULL);
+    fcgiguard_request_free(NULL);
+
+    /* Wrong names, values and addresses. */
+    CHECK(is(fcgiguard_pool_set(pool, "nonsense", "1", error), "unknown_option"));
+    CHECK(is(fcgiguard_pool_set(pool, "workers", "many", error), "invalid_option"));
+    CHECK(strstr(fcgiguard_error_message(error), "workers") != NULL);
+    CHECK(is(fcgiguard_probe_set(probe, "timeout", "soon", error), "invalid_option"));
+    CHECK(is(fcgiguard_address_check("host:90x", error), "invalid_address"));
+    CHECK(strstr(fcgiguard_error_message(error), "character 8") != NULL);
+    CHECK(fcgiguard_error_code(error) == -201);
+    CHECK(fcgiguard_address_check("[::1]:9000", error) == 0 && fcgiguard_error_code(error) == -201);
+
+    /* Wrong order. */
+    CHECK(is(fcgiguard_pool_step(pool, 0, error), "wrong_state"));
+    CHECK(is(fcgiguard_pool_next_event(pool, &event, error), "wrong_state"));
+    CHECK(is(fcgiguard_pool_worker(pool, &worker, error), "wrong_state"));
+    CHECK(is(fcgiguard_responder_accept(responder, &request, error), "wrong_state"));
+    CHECK(is(fcgiguard_responder_attach(responder, 1, NULL, error), "invalid_descriptor"));
+    CHECK(fcgiguard_worker_from_environment(&worker, error) == 0 && worker == NULL);
+
+    /* Every fault at once, and nothing bound. */
+    fcgiguard_pool_set(pool, "workers", "0", error);
+    fcgiguard_pool_set(pool, "listen", "/nonexistent/folder/x.sock", error);
+    fcgiguard_pool_set(pool, "max_surge", "0", error);
+    CHECK(fcgiguard_pool_open(pool, error) < 0);
+    CHECK(strstr(fcgiguard_error_message(error), "workers") && strstr(fcgiguard_error_message(error), "max_surge"));
+    fcgiguard_pool_set(pool, "workers", "1", error);
+    fcgiguard_pool_set(pool, "max_surge", "1", error);
+    CHECK(is(fcgiguard_pool_open(pool, error), "socket_folder"));
+
+    /* In a forked child a handle is only good for free. */
+    fflush(stdout);
+    child = fork();
+    if (child == 0) {
+        int ok = is(fcgiguard_pool_set(pool, "workers", "2", NULL), "wrong_process") &&
+                 is(fcgiguard_probe_set(probe, "timeout", "1s", NULL), "wrong_process");
+        fcgiguard_pool_free(pool);
+        _exit(ok ? 0 : 1);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+
+    fcgiguard_responder_free(responder);
+    fcgiguard_probe_free(probe);
+    fcgiguard_pool_free(pool);
+    fcgiguard_error_free(error);
+    printf("misuse: %d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}

@@ -90,6 +90,17 @@ typedef struct fcgiguard_probe fcgiguard_probe;
 typedef struct fcgiguard_report fcgiguard_report;
 
 /*
+ The application side of one listening socket; one request at a time.
+ */
+typedef struct fcgiguard_responder fcgiguard_responder;
+
+/*
+ A request. Lives until fcgiguard_request_finish or _free; used later than that, or after its responder took another one,
+ every call is the error no_request.
+ */
+typedef struct fcgiguard_request fcgiguard_request;
+
+/*
  Turns a byte stream into canonical text: the shared test vectors of every language run through it.
  */
 typedef struct fcgiguard_trace fcgiguard_trace;
@@ -436,6 +447,204 @@ const char *fcgiguard_report_text(const fcgiguard_report *report,
  */
 int64_t fcgiguard_report_number(const fcgiguard_report *report,
                                 const char *field);
+
+/*
+ A responder that is not open. Free it with fcgiguard_responder_free.
+ */
+fcgiguard_responder *fcgiguard_responder_new(void);
+
+/*
+ Frees a responder; NULL is allowed. A request that is still open is dropped without an END.
+
+ `responder` is NULL or came from fcgiguard_responder_new and is not used afterwards.
+ */
+void fcgiguard_responder_free(fcgiguard_responder *responder);
+
+/*
+ Sets an option before open: head_timeout, body_timeout, write_timeout, keep_idle (durations), keep_max (count), keep_conn,
+ drop_proxy_header (yes or no), web_server_addrs (addresses with commas), params_bytes, value_len, spill_max (sizes), params_count.
+
+ `responder` is valid; `name` and `value` are NUL-terminated; `error` is NULL or valid.
+ */
+int32_t fcgiguard_responder_set(fcgiguard_responder *responder,
+                                const char *name,
+                                const char *value,
+                                fcgiguard_error *error);
+
+/*
+ Listens. `address` NULL: descriptor 0, as managers, spawners and web servers start an application; if that is no listening socket,
+ one CGI request from the environment. In a program that `fcgiguard run` started it joins its manager by itself.
+
+ `responder` is valid; `address` is NULL or NUL-terminated; `error` is NULL or valid.
+ */
+int32_t fcgiguard_responder_open(fcgiguard_responder *responder,
+                                 const char *address,
+                                 fcgiguard_error *error);
+
+/*
+ Serves a descriptor that listens already; it stays the caller's and open. `worker`, if not NULL, is this worker of a pool: drains
+ and busy marks go through it.
+
+ `responder` is valid; `worker` is NULL or valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_responder_attach(fcgiguard_responder *responder,
+                                   int32_t fd,
+                                   fcgiguard_worker *worker,
+                                   fcgiguard_error *error);
+
+/*
+ 1 if a descriptor is a listening socket, else 0.
+ */
+int32_t fcgiguard_responder_is_fastcgi(int32_t fd);
+
+/*
+ The descriptor to poll for reading in a loop of the program's own; then call fcgiguard_responder_next until it returns 2.
+
+ `responder` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_responder_fd(fcgiguard_responder *responder,
+                               fcgiguard_error *error);
+
+/*
+ Waits for the next request: 1 and the request, or 0 when the program should leave. A request still open is finished first.
+
+ `responder` is valid; `request` is writable; `error` is NULL or valid.
+ */
+int32_t fcgiguard_responder_accept(fcgiguard_responder *responder,
+                                   fcgiguard_request **request,
+                                   fcgiguard_error *error);
+
+/*
+ As fcgiguard_responder_accept without waiting: 2 when there is nothing now.
+
+ `responder` is valid; `request` is writable; `error` is NULL or valid.
+ */
+int32_t fcgiguard_responder_next(fcgiguard_responder *responder,
+                                 fcgiguard_request **request,
+                                 fcgiguard_error *error);
+
+/*
+ What the program is asked to be: 1 responder, 2 authorizer, 3 filter; 0 for NULL.
+
+ `request` is NULL or valid.
+ */
+int32_t fcgiguard_request_role(fcgiguard_request *request);
+
+/*
+ How many params there are; 0 for NULL.
+
+ `request` is NULL or valid.
+ */
+size_t fcgiguard_request_param_count(fcgiguard_request *request);
+
+/*
+ The value of the last param of that name: 1, or 0 if there is none. Not NUL-terminated; valid until the request is over.
+
+ `request` is valid; `name` is NUL-terminated; `value` and `len` are writable; `error` is NULL or valid.
+ */
+int32_t fcgiguard_request_param(fcgiguard_request *request,
+                                const char *name,
+                                const uint8_t **value,
+                                size_t *len,
+                                fcgiguard_error *error);
+
+/*
+ A param by its place, in the order of the wire: 1, or 0 past the end. Valid until the request is over.
+
+ `request` is valid; the four out arguments are writable; `error` is NULL or valid.
+ */
+int32_t fcgiguard_request_param_at(fcgiguard_request *request,
+                                   size_t index,
+                                   const uint8_t **name,
+                                   size_t *name_len,
+                                   const uint8_t **value,
+                                   size_t *value_len,
+                                   fcgiguard_error *error);
+
+/*
+ Reads the body (STDIN): the number of bytes, 0 at its end. Waits at most body_timeout.
+
+ `request` is valid; `into` is writable for `len` bytes; `error` is NULL or valid.
+ */
+int64_t fcgiguard_request_read(fcgiguard_request *request, uint8_t *into, size_t len, fcgiguard_error *error);
+
+/*
+ Reads a filter's data: the number of bytes, 0 at its end and for other roles.
+
+ As fcgiguard_request_read.
+ */
+int64_t fcgiguard_request_read_data(fcgiguard_request *request,
+                                    uint8_t *into,
+                                    size_t len,
+                                    fcgiguard_error *error);
+
+/*
+ Writes to STDOUT, buffered; returns `len`. The error aborted means that the web server is gone: stop working on the request.
+
+ `request` is valid; `input` is readable for `len` bytes; `error` is NULL or valid.
+ */
+int64_t fcgiguard_request_write(fcgiguard_request *request,
+                                const uint8_t *input,
+                                size_t len,
+                                fcgiguard_error *error);
+
+/*
+ Writes to STDERR, which web servers put into their error log; returns `len`.
+
+ As fcgiguard_request_write.
+ */
+int64_t fcgiguard_request_write_error(fcgiguard_request *request,
+                                      const uint8_t *input,
+                                      size_t len,
+                                      fcgiguard_error *error);
+
+/*
+ Sends part of a file to STDOUT, in the kernel where it can. The descriptor stays the caller's.
+
+ `request` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_request_send_file(fcgiguard_request *request,
+                                    int32_t fd,
+                                    int64_t offset,
+                                    int64_t len,
+                                    fcgiguard_error *error);
+
+/*
+ Sends what is buffered.
+
+ `request` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_request_flush(fcgiguard_request *request, fcgiguard_error *error);
+
+/*
+ The application status of END_REQUEST; 0 unless set.
+
+ `request` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_request_set_app_status(fcgiguard_request *request, uint32_t status, fcgiguard_error *error);
+
+/*
+ 1 if the web server gave the request up or went away. Does not wait.
+
+ `request` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_request_is_aborted(fcgiguard_request *request, fcgiguard_error *error);
+
+/*
+ Ends the request: the rest of STDOUT and END_REQUEST go out in one write. Frees the handle, whatever it returns.
+
+ `request` is NULL or valid, and is not used afterwards; `error` is NULL or valid.
+ */
+int32_t fcgiguard_request_finish(fcgiguard_request *request,
+                                 fcgiguard_error *error);
+
+/*
+ Frees the handle without an END_REQUEST: the request stays the responder's, which ends it at its next accept. NULL is allowed. In a
+ forked child it leaves the parent's connection alone.
+
+ `request` is NULL or valid, and is not used afterwards.
+ */
+void fcgiguard_request_free(fcgiguard_request *request);
 
 /*
  The library's version, for example "0.1.0". Static.

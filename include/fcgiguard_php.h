@@ -12,6 +12,8 @@ typedef struct fcgiguard_event fcgiguard_event;
 typedef struct fcgiguard_worker fcgiguard_worker;
 typedef struct fcgiguard_probe fcgiguard_probe;
 typedef struct fcgiguard_report fcgiguard_report;
+typedef struct fcgiguard_responder fcgiguard_responder;
+typedef struct fcgiguard_request fcgiguard_request;
 typedef struct fcgiguard_trace fcgiguard_trace;
 fcgiguard_error *fcgiguard_error_new(void);
 void fcgiguard_error_free(fcgiguard_error *error);
@@ -79,6 +81,66 @@ const char *fcgiguard_report_text(const fcgiguard_report *report,
                                   const char *field);
 int64_t fcgiguard_report_number(const fcgiguard_report *report,
                                 const char *field);
+fcgiguard_responder *fcgiguard_responder_new(void);
+void fcgiguard_responder_free(fcgiguard_responder *responder);
+int32_t fcgiguard_responder_set(fcgiguard_responder *responder,
+                                const char *name,
+                                const char *value,
+                                fcgiguard_error *error);
+int32_t fcgiguard_responder_open(fcgiguard_responder *responder,
+                                 const char *address,
+                                 fcgiguard_error *error);
+int32_t fcgiguard_responder_attach(fcgiguard_responder *responder,
+                                   int32_t fd,
+                                   fcgiguard_worker *worker,
+                                   fcgiguard_error *error);
+int32_t fcgiguard_responder_is_fastcgi(int32_t fd);
+int32_t fcgiguard_responder_fd(fcgiguard_responder *responder,
+                               fcgiguard_error *error);
+int32_t fcgiguard_responder_accept(fcgiguard_responder *responder,
+                                   fcgiguard_request **request,
+                                   fcgiguard_error *error);
+int32_t fcgiguard_responder_next(fcgiguard_responder *responder,
+                                 fcgiguard_request **request,
+                                 fcgiguard_error *error);
+int32_t fcgiguard_request_role(fcgiguard_request *request);
+size_t fcgiguard_request_param_count(fcgiguard_request *request);
+int32_t fcgiguard_request_param(fcgiguard_request *request,
+                                const char *name,
+                                const uint8_t **value,
+                                size_t *len,
+                                fcgiguard_error *error);
+int32_t fcgiguard_request_param_at(fcgiguard_request *request,
+                                   size_t index,
+                                   const uint8_t **name,
+                                   size_t *name_len,
+                                   const uint8_t **value,
+                                   size_t *value_len,
+                                   fcgiguard_error *error);
+int64_t fcgiguard_request_read(fcgiguard_request *request, uint8_t *into, size_t len, fcgiguard_error *error);
+int64_t fcgiguard_request_read_data(fcgiguard_request *request,
+                                    uint8_t *into,
+                                    size_t len,
+                                    fcgiguard_error *error);
+int64_t fcgiguard_request_write(fcgiguard_request *request,
+                                const uint8_t *input,
+                                size_t len,
+                                fcgiguard_error *error);
+int64_t fcgiguard_request_write_error(fcgiguard_request *request,
+                                      const uint8_t *input,
+                                      size_t len,
+                                      fcgiguard_error *error);
+int32_t fcgiguard_request_send_file(fcgiguard_request *request,
+                                    int32_t fd,
+                                    int64_t offset,
+                                    int64_t len,
+                                    fcgiguard_error *error);
+int32_t fcgiguard_request_flush(fcgiguard_request *request, fcgiguard_error *error);
+int32_t fcgiguard_request_set_app_status(fcgiguard_request *request, uint32_t status, fcgiguard_error *error);
+int32_t fcgiguard_request_is_aborted(fcgiguard_request *request, fcgiguard_error *error);
+int32_t fcgiguard_request_finish(fcgiguard_request *request,
+                                 fcgiguard_error *error);
+void fcgiguard_request_free(fcgiguard_request *request);
 const char *fcgiguard_version(void);
 int32_t fcgiguard_address_check(const char *address,
                                 fcgiguard_error *error);

@@ -8,6 +8,7 @@ mod error;
 mod handle;
 mod pool;
 mod probe;
+mod responder;
 mod text;
 mod trace;
 mod worker;

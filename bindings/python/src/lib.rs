@@ -2,10 +2,12 @@
 //!
 //! Fork goes through `os.fork`, so that Python's at-fork hooks run in both processes; the GIL is given up while waiting.
 
+use fcgi_core::address::Address;
 use fcgi_core::conn::trace::Trace as CoreTrace;
 use fcgi_core::manager::executor::{Host, Manager, Mode, Step};
 use fcgi_core::manager::options::{PoolOptions, OPTIONS};
 use fcgi_core::manager::worker::{Waited, Worker as CoreWorker};
+use fcgi_core::probe::Probe;
 use fcgi_core::{Code, Coded};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -104,7 +106,9 @@ impl Pool {
     fn step(&mut self, py: Python<'_>, timeout_ms: i64) -> PyResult<i32> {
         // Fork needs the GIL, and step may fork at any point: the wait is done here, without it, and the step does not wait.
         let manager = self.running(py)?;
-        manager.wait_without(timeout_ms, |wait| py.detach(|| wait())).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        manager
+            .wait_without(timeout_ms, |wait| py.detach(|| wait()))
+            .map_err(|e| raise(py, e.code(), &e.to_string()))?;
         let step = manager.step(0).map_err(|e| raise(py, e.code(), &e.to_string()))?;
         Ok(match step {
             Step::Idle => 0,
@@ -224,6 +228,52 @@ impl Worker {
     }
 }
 
+/// Probes one address; the report as (JSON, line). The GIL is given up while waiting.
+#[pyfunction]
+fn probe_json(py: Python<'_>, address: &str, options: Vec<(String, String)>) -> PyResult<(String, String)> {
+    let mut probe = Probe::new();
+    for (name, value) in &options {
+        probe.set(name, value).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+    }
+    if let Some(fault) = probe.faults().first() {
+        return Err(raise(py, fault.code(), &fault.to_string()));
+    }
+    let address = Address::parse(address).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+    let report = py.detach(|| probe.run(&address)).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+    Ok((report.to_json(), report.to_string()))
+}
+
+/// Probes many addresses at once, on this thread; (JSON, line) of each, in order.
+#[pyfunction]
+fn probe_many_json(
+    py: Python<'_>,
+    addresses: Vec<String>,
+    options: Vec<(String, String)>,
+) -> PyResult<Vec<(String, String)>> {
+    let mut probe = Probe::new();
+    for (name, value) in &options {
+        probe.set(name, value).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+    }
+    let parsed: Result<Vec<Address>, _> = addresses.iter().map(|text| Address::parse(text)).collect();
+    let parsed = parsed.map_err(|e| raise(py, e.code(), &e.to_string()))?;
+    let mut found: Vec<Option<(String, String)>> = vec![None; parsed.len()];
+    let mut failed = None;
+    let ran = py.detach(|| {
+        probe.run_many(&parsed, |at, result| match result {
+            Ok(report) => {
+                if let Some(place) = found.get_mut(at) {
+                    *place = Some((report.to_json(), report.to_string()));
+                }
+            }
+            Err(error) => failed = Some(error),
+        })
+    });
+    if let Some(error) = ran.err().or(failed) {
+        return Err(raise(py, error.code(), &error.to_string()));
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
 /// (number, name, meaning, advice) of every error code.
 #[pyfunction]
 fn error_table() -> Vec<(i32, &'static str, &'static str, &'static str)> {
@@ -242,6 +292,8 @@ fn _fcgiguard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Trace>()?;
     module.add_class::<Pool>()?;
     module.add_class::<Worker>()?;
+    module.add_function(wrap_pyfunction!(probe_json, module)?)?;
+    module.add_function(wrap_pyfunction!(probe_many_json, module)?)?;
     module.add_function(wrap_pyfunction!(error_table, module)?)?;
     module.add_function(wrap_pyfunction!(option_table, module)?)?;
     Ok(())

@@ -16,7 +16,7 @@ use crate::error::{Code, Coded};
 use crate::event::{Level, Notice, WorkerRef};
 use crate::sys::netlink::Diag;
 use crate::sys::poll::{self, PollFd};
-use crate::sys::{fd, process, signal, time, SysError};
+use crate::sys::{fd, net, process, signal, time, SysError};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
@@ -810,8 +810,8 @@ impl Manager {
 
     fn spawn_exec(&mut self, slot: Slot, generation: u32) -> Result<(), String> {
         let text = |e: SysError| e.to_string();
-        let (lifeline_read, lifeline_write) = fd::pipe().map_err(text)?;
-        let (ready_read, ready_write) = fd::pipe().map_err(text)?;
+        let (lifeline_read, lifeline_write) = net::pair().map_err(text)?;
+        let (ready_read, ready_write) = net::pair().map_err(text)?;
         let output = match self.options.output {
             Output::Capture => Some(fd::pipe().map_err(text)?),
             Output::Inherit => None,
@@ -840,8 +840,8 @@ impl Manager {
 
     fn spawn_fork(&mut self, slot: Slot, generation: u32) -> Result<bool, String> {
         let text = |e: SysError| e.to_string();
-        let (lifeline_read, lifeline_write) = fd::pipe().map_err(text)?;
-        let (ready_read, ready_write) = fd::pipe().map_err(text)?;
+        let (lifeline_read, lifeline_write) = net::pair().map_err(text)?;
+        let (ready_read, ready_write) = net::pair().map_err(text)?;
         self.reset_line(slot, generation);
         let Mode::Fork(host) = &mut self.mode else {
             return Err("no way to fork".into());
@@ -850,6 +850,7 @@ impl Manager {
         // Blocked around the fork: a signal that comes at once must find the child in its own role.
         let (signals, worker) = (&mut self.signals, &mut self.born);
         let (children, listeners, board) = (&mut self.children, &mut self.listeners, &self.board);
+        let notices = &mut self.notices;
         let pid = signal::block_all_for(|| {
             let pid = host.fork().map_err(|e| format!("fork: {e}"))?;
             if pid != 0 {
@@ -860,6 +861,7 @@ impl Manager {
                 pipe.restore();
             }
             children.clear();
+            notices.clear();
             for listener in listeners.iter_mut() {
                 listener.forget_file();
             }
@@ -896,9 +898,10 @@ impl Manager {
     }
 }
 
-/// A byte on the lifeline: look at your line. A full pipe has nudges enough.
+/// A byte on the lifeline: look at your line. A full one has nudges enough; one whose worker has just gone needs none. Lifeline and
+/// ready pipe are socket pairs, since only those can be written to without SIGPIPE in a host that has not ignored it.
 fn nudge(lifeline: BorrowedFd<'_>) {
-    let _ = fd::write(lifeline, b"n");
+    let _ = net::send(lifeline, b"n");
 }
 
 /// Memory of a process in bytes: proportional share, or resident set.

@@ -3,7 +3,7 @@
 use super::board::{Board, BoardError};
 use super::scoreboard::{env, flag, Claim, Line, State};
 use crate::responder::Gate;
-use crate::sys::{fd, poll, process, signal, time};
+use crate::sys::{fd, net, poll, process, signal, time};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -102,7 +102,7 @@ impl Worker {
     fn say(&self, line: &str) {
         if let Some(pipe) = &self.ready {
             // A manager that is gone needs to hear nothing.
-            let _ = fd::write(pipe.as_fd(), line.as_bytes());
+            let _ = net::send(pipe.as_fd(), line.as_bytes());
         }
     }
 

@@ -123,6 +123,8 @@ pub struct Responder {
     /// A machine of a closed connection, for the next one: its memory is used again.
     spare: Option<ResponderConn>,
     leave: bool,
+    /// New connections that are not given time for their first byte.
+    impatient: u32,
     said_ready: bool,
     stats: Stats,
 }
@@ -180,6 +182,7 @@ impl Responder {
             out: Output::default(),
             spare: None,
             leave: false,
+            impatient: 0,
             said_ready: false,
             stats: Stats::default(),
         })

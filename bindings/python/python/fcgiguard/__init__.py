@@ -10,6 +10,7 @@ from __future__ import annotations
 from ._fcgiguard import Worker, __version__, error_table, option_table
 from .errors import Error, InternalError, PoolError, ProtocolError, RequestError, SystemCallError, UsageError
 from .pool import Event, Pool
+from .probing import ProbeReport, probe, probe_many
 
 __all__ = [
     "Error",
@@ -17,6 +18,7 @@ __all__ = [
     "InternalError",
     "Pool",
     "PoolError",
+    "ProbeReport",
     "ProtocolError",
     "RequestError",
     "SystemCallError",
@@ -25,4 +27,6 @@ __all__ = [
     "__version__",
     "error_table",
     "option_table",
+    "probe",
+    "probe_many",
 ]

@@ -35,7 +35,8 @@ ADDRESS is unix:/path, /path, host:port, :port or [v6]:port. All are probed at o
   -q, --quiet              nothing but the exit code
   -h, --help               this text
 
-Exit code: 0 all alive, 1 one is busy, 2 one is dead (the worst of all counts), 3 wrong use or a name that does not resolve.
+Exit code: 0 all alive, 1 one is busy, 2 one is dead (the worst of all counts), 3 wrong use, or a name that does not
+resolve while no server is dead.
 ";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,7 +123,7 @@ fn run(probe: &Probe, addresses: &[(Address, String)], style: Style, verbose: bo
                     (EXIT_USAGE, show_error(typed, error, style))
                 }
             };
-            worst = worst.max(exit);
+            worst = worse(worst, exit);
             ready.insert(id, text);
         }
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
@@ -135,6 +136,16 @@ fn run(probe: &Probe, addresses: &[(Address, String)], style: Style, verbose: bo
         }
     }
     Ok(worst)
+}
+
+/// A dead server is not to be hidden by a name that does not resolve: 2 before 3 before 1 before 0.
+fn worse(one: u8, other: u8) -> u8 {
+    let rank = |exit| [0, 1, 3, 2].iter().position(|e| *e == exit);
+    if rank(other) > rank(one) {
+        other
+    } else {
+        one
+    }
 }
 
 fn show(report: &ProbeReport, style: Style, verbose: bool) -> String {
@@ -185,4 +196,16 @@ fn details(report: &ProbeReport) -> String {
         text.push_str(&format!("\n  stderr: {}", line.escape_debug()));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::worse;
+
+    #[test]
+    fn the_worst_outcome_is_the_exit_code_and_dead_outranks_unknown() {
+        for (all, worst) in [(&[0, 0][..], 0), (&[0, 1, 0], 1), (&[1, 3], 3), (&[3, 2], 2), (&[2, 3, 0], 2)] {
+            assert_eq!(all.iter().copied().fold(0, worse), worst);
+        }
+    }
 }

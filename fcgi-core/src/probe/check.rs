@@ -687,4 +687,31 @@ mod tests {
             assert_eq!(ended(check), (verdict, Phase::Connect));
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_in_any_pieces_come_to_a_verdict(
+            pieces in proptest::collection::vec(proptest::collection::vec(0u8..12, 0..20), 0..12),
+            request: bool,
+            at_end: bool,
+        ) {
+            let mut check = check(&[("method", if request { "request" } else { "get-values" })]);
+            send(&mut check, 0);
+            for piece in &pieces {
+                if check.want() == Want::Read {
+                    check.input(piece, MS);
+                }
+            }
+            if check.want() == Want::Read {
+                if at_end {
+                    check.eof(2 * MS);
+                } else {
+                    check.tick(1000 * MS);
+                    check.looked(Evidence::default(), 1000 * MS);
+                }
+            }
+            assert_eq!(check.want(), Want::Done);
+            assert_eq!(check.report.verdict == Verdict::Healthy, check.report.outcome == Outcome::Alive);
+        }
+    }
 }

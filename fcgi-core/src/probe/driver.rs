@@ -100,6 +100,7 @@ impl Prober {
     pub fn add_named(&mut self, address: &Address, name: String) -> usize {
         let id = self.added;
         self.added += 1;
+        self.sight.many = id > 0;
         let before = now_us();
         match address.to_connect() {
             Ok(addrs) => {

@@ -27,7 +27,10 @@ pub(super) struct Sight {
     blind: bool,
     /// Reading, its time, and whether it has the accepted connections too.
     unix: Option<(u64, bool, UnixTable)>,
-    tcp: Option<(u64, TcpTable)>,
+    /// The same, with the port it was asked for (0: all).
+    tcp: Option<(u64, bool, u16, TcpTable)>,
+    /// Whether other ports will be asked for, so that one reading should have them all.
+    pub many: bool,
     local: HashMap<IpAddr, bool>,
     /// Socket inode to the processes that hold it.
     holders: Option<(u64, HashMap<u32, Vec<i32>>)>,
@@ -52,9 +55,9 @@ impl Sight {
         let Some(listener) = self.listener(addr, now, true) else {
             return Evidence::default();
         };
-        let accepted = match (addr, &self.unix, &mut self.diag) {
+        let accepted = match (addr, &self.unix, &self.tcp) {
             (SockAddr::Unix(path), Some((.., table)), _) => table.accepted(path),
-            (SockAddr::Inet(_), _, Some(diag)) => diag.accepted(addr).unwrap_or_default(),
+            (SockAddr::Inet(inet), _, Some((.., table))) => table.accepted(*inet),
             _ => BTreeSet::new(),
         };
         let mut evidence = Evidence {
@@ -109,10 +112,12 @@ impl Sight {
                 if !*self.local.entry(inet.ip()).or_insert_with(|| is_local(inet.ip())) {
                     return None;
                 }
-                if !matches!(&self.tcp, Some((at, _)) if fresh(*at)) {
-                    self.tcp = Some((now, diag.tcp_table(0).ok()?));
+                let port = if self.many { 0 } else { inet.port() };
+                let fits = |known: u16| known == 0 || known == inet.port();
+                if !matches!(&self.tcp, Some((at, all, p, _)) if fresh(*at) && fits(*p) && (*all || !with_accepted)) {
+                    self.tcp = Some((now, with_accepted, port, diag.tcp_table(port, with_accepted).ok()?));
                 }
-                self.tcp.as_ref()?.1.find(*inet)
+                self.tcp.as_ref()?.3.find(*inet)
             }
         }
     }

@@ -110,7 +110,7 @@ impl UnixTable {
     }
 }
 
-/// Listening TCP sockets at one moment.
+/// TCP sockets at one moment, by their local port.
 #[derive(Debug, Default)]
 pub struct TcpTable(HashMap<u16, Vec<TcpEntry>>);
 
@@ -119,7 +119,7 @@ impl TcpTable {
     pub fn find(&self, addr: SocketAddr) -> Option<Listener> {
         let mut exact = Listener::default();
         let mut any = Listener::default();
-        for e in self.0.get(&addr.port()).into_iter().flatten() {
+        for e in self.0.get(&addr.port()).into_iter().flatten().filter(|e| e.state == LISTEN) {
             let place = match e.src {
                 ip if same_ip(ip, addr.ip()) => &mut exact,
                 IpAddr::V4(ip) if ip.is_unspecified() && addr.is_ipv4() => &mut any,
@@ -133,6 +133,14 @@ impl TcpTable {
         }
         let found = if exact.inodes.is_empty() { any } else { exact };
         Some(found).filter(|l| !l.inodes.is_empty())
+    }
+
+    /// Inodes of the connections that were accepted at this address and are still held, also those whose client left.
+    pub fn accepted(&self, addr: SocketAddr) -> BTreeSet<u32> {
+        let entries = self.0.get(&addr.port()).into_iter().flatten();
+        // Until it is accepted, a connection has no inode.
+        let held = entries.filter(|e| e.state != LISTEN && e.inode != 0 && same_ip(e.src, addr.ip()));
+        held.map(|e| e.inode).collect()
     }
 }
 
@@ -164,14 +172,14 @@ impl Diag {
     pub fn listener(&mut self, addr: &SockAddr) -> Result<Option<Listener>> {
         match addr {
             SockAddr::Unix(path) => Ok(self.unix_table(false)?.find(path)),
-            SockAddr::Inet(inet) => Ok(self.tcp_table(inet.port())?.find(*inet)),
+            SockAddr::Inet(inet) => Ok(self.tcp_table(inet.port(), false)?.find(*inet)),
         }
     }
 
     /// The queue of a listening descriptor of ours.
     pub fn listener_of(&mut self, fd: BorrowedFd<'_>) -> Result<Option<Listener>> {
         match net::local_address(fd)? {
-            Some(SockAddr::Inet(inet)) => Ok(self.tcp_table(inet.port())?.find(inet)),
+            Some(SockAddr::Inet(inet)) => Ok(self.tcp_table(inet.port(), false)?.find(inet)),
             _ => {
                 let inode = inode_of(fd)?;
                 let found = self.unix(Some(inode), 1 << LISTEN, SHOW_LISTENER)?;
@@ -196,11 +204,13 @@ impl Diag {
         Ok(table)
     }
 
-    /// Listening TCP sockets of one port, or of all (0).
-    pub fn tcp_table(&mut self, port: u16) -> Result<TcpTable> {
+    /// Listening TCP sockets of one port, or of all (0), and the connections of that port if asked for. The kernel walks
+    /// its whole table of connections for that, some milliseconds on a large machine.
+    pub fn tcp_table(&mut self, port: u16, with_accepted: bool) -> Result<TcpTable> {
+        let states = (1 << LISTEN) | if with_accepted { (1 << ESTABLISHED) | (1 << CLOSE_WAIT) } else { 0 };
         let mut table = TcpTable::default();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            for entry in self.tcp(family, 1 << LISTEN, Tuple { sport: port, ..Tuple::default() }, DUMP)? {
+            for entry in self.tcp(family, states, Tuple { sport: port, ..Tuple::default() }, DUMP)? {
                 table.0.entry(entry.port).or_default().push(entry);
             }
         }
@@ -209,20 +219,10 @@ impl Diag {
 
     /// Inodes of the connections that were accepted from this address and are still held, also those whose client left.
     pub fn accepted(&mut self, addr: &SockAddr) -> Result<BTreeSet<u32>> {
-        let inet = match addr {
-            SockAddr::Unix(path) => return Ok(self.unix_table(true)?.accepted(path)),
-            SockAddr::Inet(inet) => inet,
-        };
-        let states = (1 << ESTABLISHED) | (1 << CLOSE_WAIT);
-        let mut found = BTreeSet::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            for e in self.tcp(family, states, Tuple { sport: inet.port(), ..Tuple::default() }, DUMP)? {
-                if e.inode != 0 && same_ip(e.src, inet.ip()) {
-                    found.insert(e.inode);
-                }
-            }
+        match addr {
+            SockAddr::Unix(path) => Ok(self.unix_table(true)?.accepted(path)),
+            SockAddr::Inet(inet) => Ok(self.tcp_table(inet.port(), true)?.accepted(*inet)),
         }
-        Ok(found)
     }
 
     /// How far the server's end of our connection is.

@@ -312,14 +312,13 @@ impl Manager {
         self.outcomes.pop_front()
     }
 
-    // What may be asked of it ------------------------------------------------------------------------------------
+    // What may be asked of it. It is noted here and carried out by the next step, which alone may fork.
 
     fn change(&mut self, event: impl FnOnce(ChangeId) -> Event) -> ChangeId {
         let change = self.next_change;
         self.next_change += 1;
         let event = event(change);
         self.policy.handle(time::monotonic_ms(), event);
-        self.carry_out();
         change
     }
 
@@ -341,7 +340,6 @@ impl Manager {
     /// Ends now; requests in flight are lost.
     pub fn quit(&mut self) {
         self.policy.handle(time::monotonic_ms(), Event::Quit);
-        self.carry_out();
     }
 
     /// As if the manager had got this signal: for hosts with handlers of their own.
@@ -360,7 +358,6 @@ impl Manager {
 
     fn step_by(&mut self, by: i32) {
         self.policy.handle(time::monotonic_ms(), Event::Step { by });
-        self.carry_out();
     }
 
     // The loop -----------------------------------------------------------------------------------------------------
@@ -415,7 +412,7 @@ impl Manager {
             let timer = i64::try_from(timer).unwrap_or(i64::MAX);
             wait = if wait < 0 { timer } else { wait.min(timer) };
         }
-        if !self.notices.is_empty() {
+        if !self.notices.is_empty() || self.policy.has_actions() {
             wait = 0;
         }
         let wait = i32::try_from(wait.min(i64::from(i32::MAX))).unwrap_or(-1);
@@ -446,7 +443,7 @@ impl Manager {
         timeout_ms: i64,
         around: impl FnOnce(&mut (dyn FnMut() + Send)),
     ) -> Result<(), SysError> {
-        if !self.started || self.ended.is_some() || !self.notices.is_empty() {
+        if !self.started || self.ended.is_some() || !self.notices.is_empty() || self.policy.has_actions() {
             return Ok(());
         }
         let mut wait = timeout_ms;

@@ -137,6 +137,11 @@ impl Policy {
         self.actions.pop_front()
     }
 
+    /// Whether something waits to be done.
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
     /// How many workers the pool should have now.
     pub fn target(&self) -> u32 {
         self.target

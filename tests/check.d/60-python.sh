@@ -1,0 +1,13 @@
+#!/bin/sh
+# What: the Python wheel, in an environment that has nothing else, and its tests
+set -eu
+root=$(pwd)
+rm -rf target/check/python
+mkdir -p target/check/python
+export CARGO_TARGET_DIR="$root/target/python"
+.deps/venv/bin/maturin build --release --quiet --manifest-path bindings/python/Cargo.toml --out target/check/python \
+    --interpreter "$(.deps/venv/bin/python -c 'import sys; print(sys.executable)')"
+.deps/venv/bin/python -m venv target/check/python/venv
+target/check/python/venv/bin/pip install --quiet --no-index target/check/python/*.whl
+target/check/python/venv/bin/pip install --quiet pytest
+target/check/python/venv/bin/python -m pytest -q bindings/python/tests

@@ -215,6 +215,8 @@ fn play(folder: &Path, app: Option<&str>) -> Fallible<bool> {
     let took = format_micros((time::monotonic_ns() - started) / 1000);
     if report.outcome != Outcome::Alive {
         pool.read();
+        // The beginning says it; what follows repeats it.
+        pool.log.truncate(1000);
         return Err(format!("the pool did not come up: {report}\n{}", String::from_utf8_lossy(&pool.log)).into());
     }
     say(&format!("manager {}, workers {:?}; answered its first probe after {took}", pool.pid(), pool.workers()));
@@ -231,7 +233,7 @@ fn play(folder: &Path, app: Option<&str>) -> Fallible<bool> {
     pool.read();
     pool.seen = pool.log.len();
     let mut killed_at = 0;
-    let mut replaced_after = None;
+    let (mut noticed, mut replaced_after) = (false, None);
     let begun = time::monotonic_ms();
     let hurt = under_load(&socket, 2000, || {
         if killed_at == 0 && time::monotonic_ms() > begun + 500 {
@@ -241,7 +243,8 @@ fn play(folder: &Path, app: Option<&str>) -> Fallible<bool> {
                 say(&format!("KILLed worker {victim}"));
             }
         }
-        if killed_at > 0 && replaced_after.is_none() && pool.said("ready after").is_some() {
+        noticed = noticed || killed_at > 0 && pool.said("ended by signal 9").is_some();
+        if noticed && replaced_after.is_none() && pool.said("ready after").is_some() {
             replaced_after = Some((time::monotonic_ns() - killed_at) / 1000);
         }
     });

@@ -68,8 +68,8 @@ pub enum Event {
     SpawnFailed { slot: Slot, reason: String },
     /// The worker can serve.
     Ready { slot: Slot, how: ReadyHow },
-    /// The worker's process has ended and was reaped.
-    Exited { slot: Slot, ended: Ended },
+    /// The worker's process has ended and was reaped; `served` is how many requests its line counts.
+    Exited { slot: Slot, ended: Ended, served: u64 },
     /// The worker says that restarting cannot help.
     Fatal { slot: Slot, why: String },
     /// What the scoreboard shows, once per `sample_interval`. `queue` is the listen queue: (waiting, limit), if known.

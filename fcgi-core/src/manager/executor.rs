@@ -129,6 +129,9 @@ struct Lines {
 /// How often (ms) a child is asked for that no descriptor watches.
 const REAP_MS: u64 = 20;
 
+/// How long (ms) a stop waits for the listen queue to run empty before the workers are asked to leave.
+const LAST_CALL_MS: u64 = 1000;
+
 /// A line longer than this is cut: a worker must not fill the manager's memory.
 const LINE_MAX: usize = 8192;
 
@@ -189,6 +192,9 @@ pub struct Manager {
     born: Option<Worker>,
     /// Asks the kernel for listen queues; opened at the first sample.
     diag: Option<Diag>,
+    /// Workers that are asked to leave once the listen queue is empty, and until when that is waited for (stop only).
+    deferred: Vec<Slot>,
+    patient_until: Option<u64>,
 }
 
 impl Manager {
@@ -238,6 +244,8 @@ impl Manager {
             pidfile: None,
             born: None,
             diag: None,
+            deferred: Vec::new(),
+            patient_until: None,
             options,
         };
         let cooperates = match &manager.template {
@@ -389,8 +397,10 @@ impl Manager {
             (self.started && !self.children.is_empty() || self.policy.wants_wakeup()).then_some(self.next_sample);
         let alive =
             self.children.iter().filter(|c| self.waits_for_life(c)).map(|c| c.started_at + self.options.alive_after.0);
+        let last_call = (!self.deferred.is_empty()).then_some(now + 2);
         let reap = self.children.iter().any(|c| c.pidfd.is_none()).then_some(now + REAP_MS);
-        let soonest = self.policy.next_deadline().into_iter().chain(sample).chain(alive).chain(reap).min();
+        let soonest =
+            self.policy.next_deadline().into_iter().chain(sample).chain(alive).chain(reap).chain(last_call).min();
         soonest.map(|at| at.saturating_sub(now))
     }
 
@@ -426,6 +436,7 @@ impl Manager {
         let happened: Vec<RawFd> = fds.iter().filter(|p| p.happened() != 0).map(PollFd::fd).collect();
         self.look(&happened);
         self.time_passes();
+        self.drain_deferred();
         self.carry_out();
         if let Some(worker) = self.born.take() {
             return Ok(Step::Worker(worker));
@@ -612,7 +623,9 @@ impl Manager {
         for line in said.iter().filter(|line| line.starts_with("FATAL=")) {
             self.heard(slot, line);
         }
+        let mut served = 0;
         if let Some(line) = self.board.line(slot) {
+            served = line.requests.load(Ordering::Relaxed);
             line.state.store(State::Empty as u32, Ordering::Release);
             line.pid.store(0, Ordering::Relaxed);
         }
@@ -629,7 +642,7 @@ impl Manager {
             (_, Some(number)) => Ended::Signal(number),
             (code, None) => Ended::Code(code.unwrap_or(0)),
         };
-        self.policy.handle(now, Event::Exited { slot, ended });
+        self.policy.handle(now, Event::Exited { slot, ended, served });
         // A worker that was woken for a connection may have left without taking it.
         for child in &self.children {
             nudge(child.lifeline.as_fd());
@@ -743,7 +756,38 @@ impl Manager {
         }
     }
 
+    /// Asks a worker to leave. While the pool stops, connections that wait in the listen queue are served first: nobody could take
+    /// them over.
     fn drain(&mut self, slot: Slot) {
+        if self.policy.is_stopping() && self.somebody_waits() {
+            if !self.deferred.contains(&slot) {
+                self.deferred.push(slot);
+            }
+            return;
+        }
+        self.drain_now(slot);
+    }
+
+    fn somebody_waits(&mut self) -> bool {
+        let now = time::monotonic_ms();
+        let until = *self.patient_until.get_or_insert_with(|| {
+            // A unix socket without a path gets no new connections, so that its queue runs empty.
+            self.listeners.iter_mut().for_each(Listener::remove_file);
+            now + LAST_CALL_MS
+        });
+        let mut fds: Vec<PollFd> = self.listeners.iter().map(|l| PollFd::new(l.as_raw_fd(), poll::IN)).collect();
+        now < until && poll::poll(&mut fds, 0).is_ok_and(|ready| ready > 0)
+    }
+
+    fn drain_deferred(&mut self) {
+        if !self.deferred.is_empty() && !self.somebody_waits() {
+            for slot in std::mem::take(&mut self.deferred) {
+                self.drain_now(slot);
+            }
+        }
+    }
+
+    fn drain_now(&mut self, slot: Slot) {
         let Some(child) = self.children.iter().find(|c| c.slot == slot) else {
             return;
         };

@@ -142,6 +142,11 @@ impl Policy {
         !self.actions.is_empty()
     }
 
+    /// Whether the pool is on its way to its end.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     /// How many workers the pool should have now.
     pub fn target(&self) -> u32 {
         self.target
@@ -190,7 +195,7 @@ impl Policy {
                 self.failed_start(now, None, &format!("a worker cannot be started: {reason}"));
             }
             Event::Ready { slot, how } => self.on_ready(now, slot, how),
-            Event::Exited { slot, ended } => self.on_exit(now, slot, ended),
+            Event::Exited { slot, ended, served } => self.on_exit(now, slot, ended, served),
             Event::Fatal { slot, why } => {
                 self.tell_worker(
                     Level::Error,
@@ -323,7 +328,7 @@ impl Policy {
         self.tell_worker(Level::Info, "worker_ready", slot, format!("ready after {took} ms{said}"));
     }
 
-    fn on_exit(&mut self, now: u64, slot: Slot, ended: Ended) {
+    fn on_exit(&mut self, now: u64, slot: Slot, ended: Ended, served: u64) {
         let Some(at) = self.workers.iter().position(|w| w.slot == slot) else {
             return;
         };
@@ -370,7 +375,8 @@ impl Policy {
                     } else {
                         self.count_failure(now, &format!("a worker {text}"));
                     }
-                } else if now.saturating_sub(worker.ready_at) < brake::YOUNG && worker.requests == 0 {
+                } else if now.saturating_sub(worker.ready_at) < brake::YOUNG && served == 0 {
+                    // One that leaves at once and has done nothing would be started again and again.
                     self.brake.press(now);
                 }
             }

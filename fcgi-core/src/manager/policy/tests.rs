@@ -79,7 +79,7 @@ impl World {
     }
 
     fn exit(&mut self, slot: Slot, code: i32) {
-        self.event(Event::Exited { slot, ended: Ended::Code(code) });
+        self.event(Event::Exited { slot, ended: Ended::Code(code), served: 5 });
     }
 
     fn spawned(&mut self) -> usize {
@@ -113,7 +113,7 @@ fn starts_its_workers_at_once_and_replaces_a_dead_one_in_the_same_step() {
     world.all_ready();
     world.pass(5000);
     let slot = world.slots(Phase::Ready)[0];
-    world.event(Event::Exited { slot, ended: Ended::Signal(9) });
+    world.event(Event::Exited { slot, ended: Ended::Signal(9), served: 5 });
     assert_eq!(world.spawned(), 1);
 }
 
@@ -215,7 +215,7 @@ fn stop_drains_repeats_and_kills_only_at_the_deadline() {
     assert!(!world.asked.iter().any(|a| matches!(a, Action::Kill { .. })));
     world.pass(200);
     assert!(world.asked.iter().any(|a| matches!(a, Action::Kill { .. })));
-    world.event(Event::Exited { slot: 0, ended: Ended::Signal(9) });
+    world.event(Event::Exited { slot: 0, ended: Ended::Signal(9), served: 5 });
     assert_eq!(world.ended, Some((0, "asked to stop".into())));
     assert_eq!(world.finished, [(3, Ok("stopped".into()))]);
 }
@@ -319,7 +319,7 @@ fn too_many_failures_in_the_window_replace_all_then_leave_it_in_peace() {
     for _ in 0..3 {
         world.pass(5000);
         let slot = world.slots(Phase::Ready)[0];
-        world.event(Event::Exited { slot, ended: Ended::Signal(11) });
+        world.event(Event::Exited { slot, ended: Ended::Signal(11), served: 5 });
         world.all_ready();
     }
     assert!(world.policy.workers.iter().any(|w| w.recycle.is_some() || w.phase == Phase::Leaving));
@@ -332,4 +332,21 @@ fn scale_ends_when_the_number_is_reached() {
     world.event(Event::Scale { change: 5, workers: 2 });
     assert_eq!(world.slots(Phase::Leaving).len(), 2);
     assert!(matches!(world.finished.as_slice(), [(5, Ok(_))]));
+}
+
+#[test]
+fn a_worker_that_leaves_after_its_own_limit_of_requests_is_replaced_at_once() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_ready();
+    world.spawned();
+    for _ in 0..50 {
+        let slot = world.slots(Phase::Ready)[0];
+        world.event(Event::Exited { slot, ended: Ended::Code(0), served: 500 });
+        assert_eq!(world.spawned(), 1);
+        world.all_ready();
+        world.pass(20);
+    }
+    let slot = world.slots(Phase::Ready)[0];
+    world.event(Event::Exited { slot, ended: Ended::Code(0), served: 0 });
+    assert_eq!(world.spawned(), 0, "one that has done nothing is braked");
 }

@@ -1,0 +1,274 @@
+//! The control socket: a small FastCGI server in the manager's own loop, so that it answers while every worker is stuck. The
+//! command is a client of it, and so is any web server (`fastcgi_pass unix:...`).
+//!
+//! What is asked for is the last part of the path: `GET status`, `POST reload?wait=1`, `POST scale?workers=8`, `POST stop?wait=1`. Who may
+//! ask is decided by the peer's credentials: root and the manager's own user may command, others as the options say.
+
+use super::action::ChangeId;
+use super::listen::{self, ListenError, Listener};
+use super::options::PoolOptions;
+use crate::conn::responder::{AfterEnd, Capabilities, RequestEvent, ResponderConn};
+use crate::limits::Limits;
+use crate::params::Pairs;
+use crate::record::ProtocolStatus;
+use crate::sys::poll::{self, PollFd};
+use crate::sys::{net, process, users};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+/// Connections at once; more wait in the listen queue. Somebody who only looks needs one.
+const MAX_CONNECTIONS: usize = 32;
+
+/// What somebody asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// The status; the text says in which form: `json`, or `text` for people.
+    Status(&'static str),
+    /// Replace the workers.
+    Reload,
+    /// Another number of workers.
+    Scale(u32),
+    /// End after the requests in flight.
+    Stop,
+}
+
+/// A request that waits for its answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asked {
+    connection: u64,
+    id: u16,
+    /// What is asked for.
+    pub ask: Ask,
+    /// Whether the answer waits for the outcome.
+    pub wait: bool,
+    /// The asker's user, for the log.
+    pub uid: u32,
+}
+
+struct Connection {
+    number: u64,
+    fd: OwnedFd,
+    conn: ResponderConn,
+    out: Vec<u8>,
+    uid: u32,
+    /// The request whose params are complete.
+    asked: Option<(u16, Result<(Ask, bool), (u16, String)>)>,
+    close: bool,
+}
+
+/// The control socket and its connections.
+pub struct Control {
+    listener: Listener,
+    connections: Vec<Connection>,
+    waiting: Vec<(ChangeId, u64, u16)>,
+    next: u64,
+    commanders: Vec<u32>,
+    readers: Vec<u32>,
+}
+
+impl Control {
+    /// Opens the socket of the option `control`; None if there is none.
+    pub fn open(options: &PoolOptions) -> Result<Option<Control>, Vec<ListenError>> {
+        if options.control.is_empty() {
+            return Ok(None);
+        }
+        let unknown = |name: &String| ListenError::Unknown { what: "user", name: name.clone() };
+        let find = |names: &[String]| names.iter().map(|n| users::user(n).map(|u| u.uid).ok_or_else(|| unknown(n))).collect();
+        let commanders: Result<Vec<u32>, ListenError> = find(&options.control_users);
+        let readers: Result<Vec<u32>, ListenError> = find(&options.control_readers);
+        let (mut commanders, readers) = match (commanders, readers) {
+            (Ok(commanders), Ok(readers)) => (commanders, readers),
+            (a, b) => return Err(a.err().into_iter().chain(b.err()).collect()),
+        };
+        commanders.extend([0, process::effective_uid()]);
+        let own = PoolOptions { listen: vec![options.control.clone()], socket_mode: options.control_mode, ..PoolOptions::default() };
+        let mut opened = listen::open_all(&own)?;
+        let Some(listener) = opened.pop() else {
+            return Ok(None);
+        };
+        Ok(Some(Control { listener, connections: Vec::new(), waiting: Vec::new(), next: 1, commanders, readers }))
+    }
+
+    /// What to wait for.
+    pub fn poll_fds(&self, into: &mut Vec<PollFd>) {
+        if self.connections.len() < MAX_CONNECTIONS {
+            into.push(PollFd::new(self.listener.as_raw_fd(), poll::IN));
+        }
+        for connection in &self.connections {
+            let out = if connection.out.is_empty() { 0 } else { poll::OUT };
+            into.push(PollFd::new(connection.fd.as_raw_fd(), poll::IN | out));
+        }
+    }
+
+    /// Deals with what happened; returns what was asked.
+    pub fn look(&mut self, is: &impl Fn(RawFd) -> bool) -> Vec<Asked> {
+        if is(self.listener.as_raw_fd()) {
+            self.accept();
+        }
+        let mut asked = Vec::new();
+        for connection in &mut self.connections {
+            if is(connection.fd.as_raw_fd()) {
+                connection.receive(&self.commanders, &self.readers, &mut asked);
+                connection.send();
+            }
+        }
+        self.connections.retain(|connection| !connection.close || !connection.out.is_empty());
+        asked
+    }
+
+    fn accept(&mut self) {
+        while self.connections.len() < MAX_CONNECTIONS {
+            let Ok(fd) = net::accept(self.listener.fd.as_fd(), true) else {
+                return;
+            };
+            // Who cannot be named may nothing.
+            let uid = net::peer_credentials(fd.as_fd()).map_or(u32::MAX, |c| c.1);
+            let conn = ResponderConn::new(Limits::default(), Capabilities::default());
+            let number = self.next;
+            self.next += 1;
+            self.connections.push(Connection { number, fd, conn, out: Vec::new(), uid, asked: None, close: false });
+        }
+    }
+
+    /// Answers a request.
+    pub fn answer(&mut self, asked: &Asked, status: u16, kind: &str, body: &str) {
+        self.reply(asked.connection, asked.id, status, kind, body);
+    }
+
+    /// Answers a request when this change has ended.
+    pub fn answer_later(&mut self, asked: &Asked, change: ChangeId) {
+        self.waiting.push((change, asked.connection, asked.id));
+    }
+
+    /// A change has ended: whoever waits for it is answered.
+    pub fn finished(&mut self, change: ChangeId, result: &Result<String, String>) {
+        let (due, later) = std::mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(|w| w.0 == change);
+        self.waiting = later;
+        for (_, connection, id) in due {
+            match result {
+                Ok(text) => self.reply(connection, id, 200, "text/plain", &format!("{text}\n")),
+                Err(text) => self.reply(connection, id, 409, "text/plain", &format!("{text}\n")),
+            }
+        }
+    }
+
+    fn reply(&mut self, number: u64, id: u16, status: u16, kind: &str, body: &str) {
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.number == number) {
+            connection.reply(id, status, kind, body);
+            connection.send();
+        }
+        self.connections.retain(|connection| !connection.close || !connection.out.is_empty());
+    }
+
+    /// At the end: the socket file goes.
+    pub fn close(&mut self) {
+        self.listener.remove_file();
+    }
+
+    /// In a forked worker: the socket stays the manager's.
+    pub fn forget(&mut self) {
+        self.listener.forget_file();
+    }
+}
+
+impl Connection {
+    fn receive(&mut self, commanders: &[u32], readers: &[u32], asked: &mut Vec<Asked>) {
+        let mut buffer = [0u8; 16 * 1024];
+        let count = match net::recv(self.fd.as_fd(), &mut buffer) {
+            Ok(0) => {
+                self.close = true;
+                return;
+            }
+            Ok(count) => count,
+            Err(error) => {
+                self.close = !matches!(error.errno(), libc::EAGAIN | libc::EINTR);
+                return;
+            }
+        };
+        let mut input = buffer.get(..count).unwrap_or_default();
+        loop {
+            match self.conn.receive(&mut input) {
+                Ok(Some(RequestEvent::Params { id })) => {
+                    let params = self.conn.params(id).unwrap_or_default();
+                    let route = route(params).and_then(|(ask, wait)| {
+                        let reads = matches!(ask, Ask::Status(_)) && readers.contains(&self.uid);
+                        if reads || commanders.contains(&self.uid) {
+                            Ok((ask, wait))
+                        } else {
+                            Err((403, format!("user {} may not do this: see control_users and control_readers\n", self.uid)))
+                        }
+                    });
+                    self.asked = Some((id, route));
+                }
+                Ok(Some(RequestEvent::StdinEnd { .. })) => match self.asked.take() {
+                    Some((id, Ok((ask, wait)))) => asked.push(Asked { connection: self.number, id, ask, wait, uid: self.uid }),
+                    Some((id, Err((status, text)))) => self.reply(id, status, "text/plain", &text),
+                    None => {}
+                },
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => {
+                    self.close = true;
+                    break;
+                }
+            }
+        }
+        self.out.append(self.conn.output());
+    }
+
+    fn reply(&mut self, id: u16, status: u16, kind: &str, body: &str) {
+        let text = format!("Status: {status}\r\nContent-Type: {kind}\r\nCache-Control: no-store\r\n\r\n{body}");
+        self.conn.stdout(id, text.as_bytes(), &mut self.out);
+        let after = self.conn.end(id, 0, ProtocolStatus::RequestComplete, &mut self.out);
+        self.close = self.close || after == AfterEnd::Close;
+    }
+
+    fn send(&mut self) {
+        while !self.out.is_empty() {
+            match net::send(self.fd.as_fd(), &self.out) {
+                Ok(count) => drop(self.out.drain(..count)),
+                Err(error) if error.errno() == libc::EAGAIN => return,
+                Err(_) => {
+                    self.out.clear();
+                    self.close = true;
+                }
+            }
+        }
+    }
+}
+
+/// What a request asks for, or the status and text of its refusal.
+fn route(params: &[u8]) -> Result<(Ask, bool), (u16, String)> {
+    let (mut method, mut path, mut query) = (String::new(), String::new(), String::new());
+    for (name, value) in Pairs::new(params).flatten() {
+        let value = || String::from_utf8_lossy(value).into_owned();
+        match name {
+            b"REQUEST_METHOD" => method = value(),
+            b"QUERY_STRING" => query = value(),
+            // The web server's own idea of the path, before it was cut into script and path info.
+            b"DOCUMENT_URI" | b"SCRIPT_NAME" if path.is_empty() => path = value(),
+            b"PATH_INFO" if !value().is_empty() => path = value(),
+            _ => {}
+        }
+    }
+    let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or("");
+    let asked = |name: &str| query.split('&').filter_map(|p| p.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v.to_owned());
+    let wait = asked("wait").is_some_and(|v| v != "0");
+    let known = ["status", "status.json", "status.txt", "reload", "scale", "stop"];
+    if !known.contains(&last) {
+        return Err((404, format!("there is no {last:?}: ask for one of {}\n", known.join(", "))));
+    }
+    if last.starts_with("status") {
+        return Ok((Ask::Status(if last == "status.txt" { "text" } else { "json" }), false));
+    }
+    if method != "POST" {
+        return Err((405, format!("{last} changes something: it wants POST, not {method}\n")));
+    }
+    match last {
+        "reload" => Ok((Ask::Reload, wait)),
+        "stop" => Ok((Ask::Stop, wait)),
+        _ => match asked("workers").and_then(|w| w.parse().ok()) {
+            Some(workers) => Ok((Ask::Scale(workers), wait)),
+            None => Err((400, "scale wants ?workers=N\n".to_owned())),
+        },
+    }
+}

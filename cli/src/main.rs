@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod control;
 mod demo;
 mod echo;
 mod flags;
@@ -22,6 +23,10 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("run", "keep a pool of a FastCGI command's processes", run::main),
     ("demo", "all of it in front of your eyes, within a minute", demo::main),
     ("echo", "a responder that is built in, to try things out", echo::main),
+    ("status", "show a pool and its workers", control::status),
+    ("reload", "replace a pool's workers; --wait says what came of it", control::reload),
+    ("scale", "change the number of a pool's workers", control::scale),
+    ("stop", "end a pool after the requests in flight", control::stop),
     ("bench", "send load to a FastCGI server and count what was lost", bench::main),
 ];
 

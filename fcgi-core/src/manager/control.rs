@@ -44,6 +44,9 @@ pub struct Asked {
     pub uid: u32,
 }
 
+/// What is asked for and whether to wait, or the status and text of a refusal.
+type Route = Result<(Ask, bool), (u16, String)>;
+
 struct Connection {
     number: u64,
     fd: OwnedFd,
@@ -51,7 +54,7 @@ struct Connection {
     out: Vec<u8>,
     uid: u32,
     /// The request whose params are complete.
-    asked: Option<(u16, Result<(Ask, bool), (u16, String)>)>,
+    asked: Option<(u16, Route)>,
     close: bool,
 }
 
@@ -72,7 +75,8 @@ impl Control {
             return Ok(None);
         }
         let unknown = |name: &String| ListenError::Unknown { what: "user", name: name.clone() };
-        let find = |names: &[String]| names.iter().map(|n| users::user(n).map(|u| u.uid).ok_or_else(|| unknown(n))).collect();
+        let find =
+            |names: &[String]| names.iter().map(|n| users::user(n).map(|u| u.uid).ok_or_else(|| unknown(n))).collect();
         let commanders: Result<Vec<u32>, ListenError> = find(&options.control_users);
         let readers: Result<Vec<u32>, ListenError> = find(&options.control_readers);
         let (mut commanders, readers) = match (commanders, readers) {
@@ -80,7 +84,11 @@ impl Control {
             (a, b) => return Err(a.err().into_iter().chain(b.err()).collect()),
         };
         commanders.extend([0, process::effective_uid()]);
-        let own = PoolOptions { listen: vec![options.control.clone()], socket_mode: options.control_mode, ..PoolOptions::default() };
+        let own = PoolOptions {
+            listen: vec![options.control.clone()],
+            socket_mode: options.control_mode,
+            ..PoolOptions::default()
+        };
         let mut opened = listen::open_all(&own)?;
         let Some(listener) = opened.pop() else {
             return Ok(None);
@@ -194,13 +202,18 @@ impl Connection {
                         if reads || commanders.contains(&self.uid) {
                             Ok((ask, wait))
                         } else {
-                            Err((403, format!("user {} may not do this: see control_users and control_readers\n", self.uid)))
+                            Err((
+                                403,
+                                format!("user {} may not do this: see control_users and control_readers\n", self.uid),
+                            ))
                         }
                     });
                     self.asked = Some((id, route));
                 }
                 Ok(Some(RequestEvent::StdinEnd { .. })) => match self.asked.take() {
-                    Some((id, Ok((ask, wait)))) => asked.push(Asked { connection: self.number, id, ask, wait, uid: self.uid }),
+                    Some((id, Ok((ask, wait)))) => {
+                        asked.push(Asked { connection: self.number, id, ask, wait, uid: self.uid })
+                    }
                     Some((id, Err((status, text)))) => self.reply(id, status, "text/plain", &text),
                     None => {}
                 },
@@ -237,25 +250,31 @@ impl Connection {
 }
 
 /// What a request asks for, or the status and text of its refusal.
-fn route(params: &[u8]) -> Result<(Ask, bool), (u16, String)> {
-    let (mut method, mut path, mut query) = (String::new(), String::new(), String::new());
+fn route(params: &[u8]) -> Route {
+    const KNOWN: [&str; 6] = ["status", "status.json", "status.txt", "reload", "scale", "stop"];
+    let (mut method, mut query, mut last) = (String::new(), String::new(), String::new());
     for (name, value) in Pairs::new(params).flatten() {
-        let value = || String::from_utf8_lossy(value).into_owned();
+        let value = String::from_utf8_lossy(value).into_owned();
         match name {
-            b"REQUEST_METHOD" => method = value(),
-            b"QUERY_STRING" => query = value(),
-            // The web server's own idea of the path, before it was cut into script and path info.
-            b"DOCUMENT_URI" | b"SCRIPT_NAME" if path.is_empty() => path = value(),
-            b"PATH_INFO" if !value().is_empty() => path = value(),
+            b"REQUEST_METHOD" => method = value,
+            b"QUERY_STRING" => query = value,
+            // Web servers cut the path in different ways: whichever part ends in a name of ours is meant.
+            b"SCRIPT_NAME" | b"PATH_INFO" | b"DOCUMENT_URI" => {
+                let part = value.trim_end_matches('/').rsplit('/').next().unwrap_or("");
+                if last.is_empty() || KNOWN.contains(&part) {
+                    last = part.to_owned();
+                }
+            }
             _ => {}
         }
     }
-    let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or("");
-    let asked = |name: &str| query.split('&').filter_map(|p| p.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v.to_owned());
+    let last = last.as_str();
+    let asked = |name: &str| {
+        query.split('&').filter_map(|p| p.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v.to_owned())
+    };
     let wait = asked("wait").is_some_and(|v| v != "0");
-    let known = ["status", "status.json", "status.txt", "reload", "scale", "stop"];
-    if !known.contains(&last) {
-        return Err((404, format!("there is no {last:?}: ask for one of {}\n", known.join(", "))));
+    if !KNOWN.contains(&last) {
+        return Err((404, format!("there is no {last:?}: ask for one of {}\n", KNOWN.join(", "))));
     }
     if last.starts_with("status") {
         return Ok((Ask::Status(if last == "status.txt" { "text" } else { "json" }), false));

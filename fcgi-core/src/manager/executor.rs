@@ -3,12 +3,13 @@
 
 use super::action::{Action, ChangeId, Ended, Event, ReadyHow, Sample, Slot};
 use super::board::{Board, BoardError};
+use super::control::{Ask, Asked, Control};
 use super::listen::{self, ListenError, Listener};
 use super::options::{
     parse_signal_entry, signal_number, Cooperate, OptionFault, Output, PoolOptions, Ready, SignalDoes,
 };
 use super::policy::status::PoolStatus;
-use super::policy::Policy;
+use super::policy::{Phase, Policy};
 use super::scoreboard::{flag, State};
 use super::spawn::{Command, CommandError, Template, Wiring};
 use super::worker::Worker;
@@ -17,6 +18,7 @@ use crate::event::{Level, Notice, WorkerRef};
 use crate::sys::netlink::Diag;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::{fd, net, process, signal, time, SysError};
+use crate::units::format_duration_ms;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
@@ -174,6 +176,7 @@ pub struct Manager {
     policy: Policy,
     board: Board,
     listeners: Vec<Listener>,
+    control: Option<Control>,
     mode: Mode,
     template: Option<Template>,
     children: Vec<Child>,
@@ -223,8 +226,17 @@ impl Manager {
             Ok(listeners) => listeners,
             Err(faults) => return Err(OpenError { listen: faults, ..error }),
         };
+        let control = match Control::open(&options) {
+            Ok(control) => control,
+            Err(faults) => {
+                let mut listeners = listeners;
+                listeners.iter_mut().for_each(Listener::remove_file);
+                return Err(OpenError { listen: faults, ..error });
+            }
+        };
         let now = time::monotonic_ms();
         let mut manager = Manager {
+            control,
             policy: Policy::new(&options, now ^ u64::from(std::process::id()) << 32),
             board,
             listeners,
@@ -294,15 +306,72 @@ impl Manager {
 
     /// The pool as one JSON object: what `fcgiguard status --json` shows.
     pub fn status_json(&self) -> String {
-        let cooperates = |slot| {
-            let flags = self.board.line(slot).map_or(0, |l| l.flags.load(Ordering::Acquire));
-            match flags & (flag::COOPERATES | flag::PRELOADED) {
-                0 => "observed",
-                flag::COOPERATES => "library",
-                _ => "preloaded",
-            }
-        };
-        self.policy.status().to_json(&self.options.name, &self.addresses(), time::monotonic_ms(), cooperates)
+        self.policy
+            .status()
+            .to_json(&self.options.name, &self.addresses(), time::monotonic_ms(), |slot| self.cooperates(slot))
+    }
+
+    /// The pool as a table for people: what `fcgiguard status` shows.
+    pub fn status_text(&self) -> String {
+        use fmt::Write;
+        let (status, now) = (self.policy.status(), time::monotonic_ms());
+        let ready = status.workers.iter().filter(|w| w.phase == Phase::Ready).count();
+        let mut text = format!(
+            "pool {}: {}; generation {}; {ready} of {} workers ready; listening on {}\n",
+            self.options.name,
+            status.state,
+            status.generation,
+            status.target,
+            self.addresses().join(", ")
+        );
+        let c = &status.counters;
+        let _ = writeln!(
+            text,
+            "started {}, crashed {}, failed starts {}, recycled {}, killed {}; reloads {} good, {} given up; queue {}",
+            c.spawned,
+            c.crashed,
+            c.failed_starts,
+            c.recycled,
+            c.killed,
+            c.reloads_ok,
+            c.reloads_failed,
+            status.queue.map_or("unknown".to_owned(), |(w, l)| format!("{w} of {l}"))
+        );
+        if status.next_try > now {
+            let _ =
+                writeln!(text, "{} starts failed in a row; next try in {} ms", status.failures, status.next_try - now);
+        }
+        if let Some(reload) = &status.last_reload {
+            let age = format_duration_ms((now.saturating_sub(reload.at)) / 1000 * 1000);
+            let _ = writeln!(text, "last reload {age} ago ({}): {}", reload.reason, reload.outcome);
+        }
+        text.push_str(" slot      pid  gen phase           age   requests      busy  cooperates\n");
+        for w in &status.workers {
+            let busy = if w.busy { format_duration_ms(now.saturating_sub(w.busy_since)) } else { "-".to_owned() };
+            let age = format_duration_ms(now.saturating_sub(w.started_at) / 1000 * 1000);
+            let how = self.cooperates(w.slot);
+            let _ = writeln!(
+                text,
+                "{:>5} {:>8} {:>4} {:<9} {age:>9} {:>10} {busy:>9}  {how} {}",
+                w.slot,
+                w.pid,
+                w.generation,
+                w.phase.name(),
+                w.requests,
+                w.why_leaving
+            );
+        }
+        text
+    }
+
+    /// How a worker works with the manager.
+    fn cooperates(&self, slot: Slot) -> &'static str {
+        let flags = self.board.line(slot).map_or(0, |l| l.flags.load(Ordering::Acquire));
+        match flags & (flag::COOPERATES | flag::PRELOADED) {
+            0 => "observed",
+            flag::COOPERATES => "library",
+            _ => "preloaded",
+        }
     }
 
     /// The options in force.
@@ -476,6 +545,9 @@ impl Manager {
         if let Some(signals) = &self.signals {
             fds.push(PollFd::new(signals.fd(), poll::IN));
         }
+        if let Some(control) = &self.control {
+            control.poll_fds(&mut fds);
+        }
         for child in &self.children {
             fds.extend(child.pidfd.iter().map(|p| PollFd::new(p.as_raw_fd(), poll::IN)));
             for lines in [&child.ready, &child.output].into_iter().flatten() {
@@ -500,12 +572,43 @@ impl Manager {
                 }
             }
         }
+        let asked = self.control.as_mut().map(|control| control.look(&is)).unwrap_or_default();
+        for one in asked {
+            self.asked(&one);
+        }
         if self.policy.wants_wakeup() && self.listeners.iter().any(|l| is(l.as_raw_fd())) {
             self.policy.handle(time::monotonic_ms(), Event::Samples { workers: Vec::new(), queue: Some((1, 0)) });
         }
         let slots: Vec<Slot> = self.children.iter().map(|c| c.slot).collect();
         for slot in slots {
             self.look_at_child(slot, &is);
+        }
+    }
+
+    /// Somebody asks through the control socket.
+    fn asked(&mut self, one: &Asked) {
+        let change = match one.ask {
+            Ask::Status(form) => {
+                let json = self.status_json();
+                let (kind, body) = match form {
+                    "text" => ("text/plain", self.status_text()),
+                    _ => ("application/json", json + "\n"),
+                };
+                if let Some(control) = &mut self.control {
+                    control.answer(one, 200, kind, &body);
+                }
+                return;
+            }
+            Ask::Reload => self.reload(&format!("control socket, user {}", one.uid)),
+            Ask::Scale(workers) => self.scale(workers),
+            Ask::Stop => self.stop(),
+        };
+        if let Some(control) = &mut self.control {
+            if one.wait {
+                control.answer_later(one, change);
+            } else {
+                control.answer(one, 202, "text/plain", "accepted\n");
+            }
         }
     }
 
@@ -721,12 +824,24 @@ impl Manager {
                 Action::Soften { slot } => self.send(slot, self.soft_signal),
                 Action::Kill { slot } => self.send(slot, libc::SIGKILL),
                 Action::Tell(notice) => self.notices.push_back(notice),
-                Action::Finished { change, result } => self.outcomes.push_back((change, result)),
+                Action::Finished { change, result } => {
+                    if let Some(control) = &mut self.control {
+                        control.finished(change, &result);
+                    }
+                    // A host that never asks must not make us remember for ever.
+                    if self.outcomes.len() >= 1024 {
+                        self.outcomes.pop_front();
+                    }
+                    self.outcomes.push_back((change, result));
+                }
                 Action::CloseListeners => {
                     for listener in &mut self.listeners {
                         listener.remove_file();
                     }
                     self.listeners.clear();
+                    if let Some(mut control) = self.control.take() {
+                        control.close();
+                    }
                 }
                 Action::Ended { code, reason } => {
                     if let Some(path) = self.pidfile.take() {
@@ -896,7 +1011,7 @@ impl Manager {
         // Blocked around the fork: a signal that comes at once must find the child in its own role.
         let (signals, worker) = (&mut self.signals, &mut self.born);
         let (children, listeners, board) = (&mut self.children, &mut self.listeners, &self.board);
-        let notices = &mut self.notices;
+        let (notices, control) = (&mut self.notices, &mut self.control);
         let pid = signal::block_all_for(|| {
             let pid = host.fork().map_err(|e| format!("fork: {e}"))?;
             if pid != 0 {
@@ -908,6 +1023,9 @@ impl Manager {
             }
             children.clear();
             notices.clear();
+            if let Some(mut control) = control.take() {
+                control.forget();
+            }
             for listener in listeners.iter_mut() {
                 listener.forget_file();
             }

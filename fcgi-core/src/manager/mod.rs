@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod board;
+pub mod control;
 pub mod executor;
 pub mod listen;
 pub mod options;

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
     let name = args.next().unwrap_or_default();
     let rest: Vec<OsString> = args.collect();
     match name.to_str() {
+        Some("help") if rest.first().is_some_and(|topic| topic == "options") => run::main(vec!["--help".into()]),
         Some("" | "help" | "--help" | "-h") => {
             print_help();
             ExitCode::SUCCESS

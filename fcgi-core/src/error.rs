@@ -58,7 +58,7 @@ codes! {
     /// The handle was poisoned by an earlier internal error.
     Poisoned = -108, "poisoned", "Free the handle and make a new one; report the first error.";
     /// A configuration file does not parse or has faults.
-    InvalidConfig = -109, "invalid_config", "`fcgiguard check FILE` shows each fault with line and column.";
+    InvalidConfig = -109, "invalid_config", "The message has each fault with its line.";
 
     /// An address does not parse.
     InvalidAddress = -201, "invalid_address", "Write unix:/path, /path, host:port, :port, [v6]:port, fd:N or systemd:NAME.";

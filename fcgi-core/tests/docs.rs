@@ -1,4 +1,4 @@
-//! docs/errors.md is made from the error table.
+//! docs/errors.md and docs/options.md are made from the tables.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -26,4 +26,22 @@ fn errors_page_is_made_from_the_error_table() {
         writeln!(page, "| {} | `{}` | {} | {} |", code.number(), code.name(), meaning, code.advice()).unwrap();
     }
     compare("errors.md", &page);
+}
+
+#[test]
+fn options_page_is_made_from_the_option_table() {
+    use fcgi_core::manager::options::{env_name, OPTIONS};
+    let mut page = String::from(
+        "# Options of a pool\n\nMade from `fcgi-core/src/manager/options.rs`. The same names as flags (`--max-requests 500`), in the environment \
+         (`FCGIGUARD_MAX_REQUESTS=500`), in C (`fcgiguard_pool_set(pool, \"max_requests\", \"500\", error)`) and as keywords of the bindings. Durations \
+         are written `250ms`, `5s`, `2m` (a bare number is seconds), sizes `64M` (a bare number is bytes); a list takes commas or is given several \
+         times.\n\n| option | value | default | what it does |\n| --- | --- | --- | --- |\n",
+    );
+    for spec in OPTIONS {
+        let default = if spec.default.is_empty() { String::new() } else { format!("`{}`", spec.default) };
+        writeln!(page, "| `{}` | {} | {default} | {} |", spec.name, spec.kind.trim().replace(' ', ", "), spec.text)
+            .unwrap();
+        assert!(env_name(spec.name).starts_with("FCGIGUARD_"));
+    }
+    compare("options.md", &page);
 }

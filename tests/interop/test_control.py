@@ -1,0 +1,76 @@
+"""The control socket: answers while every worker is stuck, and says what came of a reload."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import fcgi
+import servers
+from guard import pool, workers_of
+from process import wait_until
+
+APP = Path(__file__).parent / "apps/app.pl"
+
+
+def run(fcgiguard, *args, code=0):
+    done = subprocess.run([fcgiguard, *map(str, args)], capture_output=True, text=True, timeout=30)
+    assert done.returncode == code, (args, done.stdout, done.stderr)
+    return done.stdout + done.stderr
+
+
+def test_status_answers_while_every_worker_is_stuck(fcgiguard, folder, transport):
+    address, control = servers.place(folder, transport), f"unix:{folder}/control.sock"
+    with pool(fcgiguard, folder, address, 2, ["perl", APP], "--control", control) as manager:
+        wait_until("the pool runs", lambda: json.loads(run(fcgiguard, "status", control, "--json"))["state"] == "running")
+        stuck = workers_of(manager)
+        for pid in stuck:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            status = json.loads(run(fcgiguard, "status", control, "--json"))
+            assert status["state"] == "running" and {w["pid"] for w in status["workers"]} == set(stuck)
+            assert all(w["cooperates"] == "preloaded" for w in status["workers"])
+            assert "2 of 2 workers ready" in run(fcgiguard, "status", control)
+        finally:
+            for pid in stuck:
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_reload_wait_says_why_it_was_given_up_and_the_old_code_serves_on(fcgiguard, folder, transport):
+    address, control = servers.place(folder, transport), f"unix:{folder}/control.sock"
+    script = Path(folder) / "site.pl"
+    shutil.copy(APP, script)
+    with pool(fcgiguard, folder, address, 2, ["perl", script], "--control", control) as manager:
+        old = workers_of(manager)
+        script.write_text("die 'a bad deploy';")
+        text = run(fcgiguard, "reload", control, "--wait", code=1)
+        assert "given up" in text and "status 255" in text, text
+        assert sorted(workers_of(manager)) == sorted(old)
+        assert fcgi.request(address, {}).pid in old
+        assert json.loads(run(fcgiguard, "status", control, "--json"))["last_reload"]["ok"] is False
+        shutil.copy(APP, script)
+        assert "generation 3 serves" in run(fcgiguard, "reload", control, "--wait")
+        assert fcgi.request(address, {}).pid not in old
+
+
+def test_scale_and_stop(fcgiguard, folder, transport):
+    address, control = servers.place(folder, transport), f"unix:{folder}/control.sock"
+    with pool(fcgiguard, folder, address, 2, ["perl", APP], "--control", control) as manager:
+        assert "5 workers" in run(fcgiguard, "scale", control, 5, "--wait")
+        assert len(workers_of(manager)) == 5
+        run(fcgiguard, "scale", control, 1, "--wait")
+        assert "stopped" in run(fcgiguard, "stop", control, "--wait")
+        assert manager.wait() == 0
+    assert not Path(folder, "control.sock").exists()
+    assert "no manager answers" in run(fcgiguard, "status", control, code=1)
+
+
+def test_only_its_own_user_may_connect_and_change_needs_post(fcgiguard, folder):
+    address, control = servers.place(folder, "unix"), f"{folder}/control.sock"
+    with pool(fcgiguard, folder, address, 1, ["perl", APP], "--control", control):
+        assert os.stat(control).st_mode & 0o777 == 0o600
+        answer = fcgi.request(control, {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "/pool/reload"})
+        assert answer.status == 405, answer
+        answer = fcgi.request(control, {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "/pool/nonsense"})
+        assert answer.status == 404, answer

@@ -34,6 +34,11 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let name = args.next().unwrap_or_default();
     let rest: Vec<OsString> = args.collect();
+    // What serves or guards must outlive its log; everything else is a filter.
+    let serves = ["run", "echo", "demo"].iter().any(|serving| name == *serving);
+    if !serves || rest.iter().any(|arg| arg == "--help" || arg == "-h") {
+        fcgi_core::sys::signal::end_on_broken_pipe();
+    }
     match name.to_str() {
         Some("help") if rest.first().is_some_and(|topic| topic == "options") => run::main(vec!["--help".into()]),
         Some("" | "help" | "--help" | "-h") => {

@@ -1,7 +1,7 @@
 //! The executor: turns what the system reports into the policy's events, and carries out its actions. One poll loop; a pidfd per
 //! child, so that no SIGCHLD handler is needed in a host and nobody else's children are reaped.
 
-use super::action::{Action, ChangeId, Ended, Event, ReadyHow, Sample, Slot};
+use super::action::{Action, ChangeId, Ended, Event, ProbeResult, ReadyHow, Sample, Slot};
 use super::board::{Board, BoardError};
 use super::control::{Ask, Asked, Control};
 use super::listen::{self, ListenError, Listener};
@@ -13,8 +13,10 @@ use super::policy::{Phase, Policy};
 use super::scoreboard::{flag, State};
 use super::spawn::{Command, CommandError, Template, Wiring};
 use super::worker::Worker;
+use crate::address::Address;
 use crate::error::{Code, Coded};
 use crate::event::{Level, Notice, WorkerRef};
+use crate::probe::{Outcome, Probe, Prober, Verdict};
 use crate::sys::netlink::Diag;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::{fd, net, process, signal, time, SysError};
@@ -198,6 +200,20 @@ pub struct Manager {
     /// Workers that are asked to leave once the listen queue is empty, and until when that is waited for (stop only).
     deferred: Vec<Slot>,
     patient_until: Option<u64>,
+    /// The own probe under way.
+    prober: Option<Prober>,
+    /// Watched files as they were seen last, and since when one has changed.
+    watched: Vec<(String, FileMark)>,
+    changed: Option<(u64, String)>,
+}
+
+/// What tells one state of a file from another; None while it is not there.
+type FileMark = Option<(u64, u64, i64, i64)>;
+
+fn mark(path: &str) -> FileMark {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
 }
 
 impl Manager {
@@ -214,6 +230,9 @@ impl Manager {
                 },
                 Err(fault) => error.command = Some(fault),
             }
+        }
+        if matches!(mode, Mode::Fork(_)) {
+            error.options.extend(not_for_fork(&options));
         }
         if !error.options.is_empty() || error.command.is_some() {
             return Err(error);
@@ -258,6 +277,9 @@ impl Manager {
             diag: None,
             deferred: Vec::new(),
             patient_until: None,
+            prober: None,
+            watched: options.watch.iter().map(|path| (path.clone(), mark(path))).collect(),
+            changed: None,
             options,
         };
         let cooperates = match &manager.template {
@@ -466,10 +488,19 @@ impl Manager {
             (self.started && !self.children.is_empty() || self.policy.wants_wakeup()).then_some(self.next_sample);
         let alive =
             self.children.iter().filter(|c| self.waits_for_life(c)).map(|c| c.started_at + self.options.alive_after.0);
+        let probe = self.prober.as_ref().and_then(Prober::wake_in_ms).map(|ms| now + ms);
         let last_call = (!self.deferred.is_empty()).then_some(now + 2);
         let reap = self.children.iter().any(|c| c.pidfd.is_none()).then_some(now + REAP_MS);
-        let soonest =
-            self.policy.next_deadline().into_iter().chain(sample).chain(alive).chain(reap).chain(last_call).min();
+        let soonest = self
+            .policy
+            .next_deadline()
+            .into_iter()
+            .chain(sample)
+            .chain(alive)
+            .chain(reap)
+            .chain(last_call)
+            .chain(probe)
+            .min();
         soonest.map(|at| at.saturating_sub(now))
     }
 
@@ -548,6 +579,7 @@ impl Manager {
         if let Some(control) = &self.control {
             control.poll_fds(&mut fds);
         }
+        fds.extend(self.prober.iter().map(|prober| PollFd::new(prober.fd(), poll::IN)));
         for child in &self.children {
             fds.extend(child.pidfd.iter().map(|p| PollFd::new(p.as_raw_fd(), poll::IN)));
             for lines in [&child.ready, &child.output].into_iter().flatten() {
@@ -768,10 +800,60 @@ impl Manager {
         if now >= self.next_sample {
             self.next_sample = now + self.options.sample_interval.0;
             self.sample(now);
+            self.look_at_files(now);
         }
+        self.look_at_probe();
         if self.policy.next_deadline().is_some_and(|at| at <= now) {
             self.policy.tick(now);
         }
+    }
+
+    /// Reloads when a watched file has changed and has then been quiet for `watch_debounce`.
+    fn look_at_files(&mut self, now: u64) {
+        for (path, seen) in &mut self.watched {
+            let found = mark(path);
+            // A file that is being replaced may be missing for a moment: that alone is no change.
+            if found.is_some() && found != *seen {
+                *seen = found;
+                self.changed = Some((now, path.clone()));
+            }
+        }
+        if self.changed.as_ref().is_some_and(|(since, _)| now >= since + self.options.watch_debounce.0) {
+            if let Some((_, path)) = self.changed.take() {
+                self.reload(&format!("{path} changed"));
+            }
+        }
+    }
+
+    /// Probes the first own socket as a web server would, within the loop.
+    fn start_probe(&mut self) {
+        let Some(address) = self.addresses().first().and_then(|text| Address::parse(text).ok()) else {
+            return;
+        };
+        let probe = Probe { timeout_ms: self.options.self_probe_timeout.0.max(1), ..Probe::default() };
+        // Never two at a time: an impatient prober deepens a pile-up.
+        if self.prober.is_none() {
+            if let Ok(mut prober) = Prober::new(&probe) {
+                prober.add(&address);
+                self.prober = Some(prober);
+            }
+        }
+    }
+
+    fn look_at_probe(&mut self) {
+        let Some(prober) = &mut self.prober else {
+            return;
+        };
+        let Some(finished) = prober.step(0).ok().and_then(|finished| finished.into_iter().next()) else {
+            return;
+        };
+        self.prober = None;
+        let result = match finished.result {
+            Ok(report) if report.outcome == Outcome::Alive => ProbeResult::Alive,
+            Ok(report) if report.verdict == Verdict::Silent => ProbeResult::Silent,
+            _ => ProbeResult::Busy,
+        };
+        self.policy.handle(time::monotonic_ms(), Event::Probed(result));
     }
 
     fn sample(&mut self, now: u64) {
@@ -849,7 +931,7 @@ impl Manager {
                     }
                     self.ended = Some((code, reason));
                 }
-                Action::Probe => {}
+                Action::Probe => self.start_probe(),
                 Action::CheckUpgrade => {
                     let result = Err("this host cannot re-execute itself".to_owned());
                     self.policy.handle(time::monotonic_ms(), Event::UpgradeChecked { result });
@@ -1060,6 +1142,34 @@ impl Manager {
     pub fn cooperation(&self) -> Cooperate {
         self.options.cooperate
     }
+}
+
+/// Options that prepare a command's process; a program that forks itself does such things in its own code, before it serves.
+fn not_for_fork(options: &PoolOptions) -> Vec<OptionFault> {
+    const EXEC_ONLY: [&str; 13] = [
+        "user",
+        "group",
+        "umask",
+        "chroot",
+        "chdir",
+        "env",
+        "clear_env",
+        "rlimit_nofile",
+        "rlimit_core",
+        "rlimit_as",
+        "nice",
+        "no_new_privs",
+        "output",
+    ];
+    let defaults = PoolOptions::default();
+    let set = EXEC_ONLY.iter().filter(|name| options.get(name) != defaults.get(name));
+    let fault = |name: &&str| OptionFault {
+        option: (*name).to_owned(),
+        value: options.get(name).unwrap_or_default(),
+        reason: "is only for a pool of a command: a worker that is a fork of this program does it itself".to_owned(),
+        code: Code::ConflictingOptions,
+    };
+    set.map(fault).collect()
 }
 
 /// A byte on the lifeline: look at your line. A full one has nudges enough; one whose worker has just gone needs none. Lifeline and

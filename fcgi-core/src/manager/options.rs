@@ -415,7 +415,7 @@ options! {
     watch_debounce: Duration = "1s", "A changed file must have been quiet for so long.";
     output: Output = "inherit", "What is done with what workers print.";
     log_format: LogFormat = "text", "How the log is written.";
-    signals: Vec<String> = "TERM=drain,INT=drain,QUIT=quit,HUP=reload,USR2=upgrade,USR1=reopen,TTIN=more,TTOU=fewer", "What the manager does on which signal.";
+    signals: Vec<String> = "TERM=drain,INT=drain,QUIT=quit,HUP=reload,USR2=upgrade,USR1=reopen,TTIN=more,TTOU=fewer", "What the manager does on which signal: drain, quit, reload, more, fewer, ignore; upgrade and reopen are accepted and only logged or ignored in this version.";
 }
 
 impl Default for PoolOptions {

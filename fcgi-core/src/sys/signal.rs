@@ -132,3 +132,13 @@ pub fn leave_on(signals: &[i32]) -> Result<()> {
 pub fn leave_flag() -> &'static AtomicBool {
     &LEAVE
 }
+
+/// A closed standard output ends this process quietly, as it does every filter: for commands that only print.
+pub fn end_on_broken_pipe() {
+    // SAFETY: sigaction with SIG_DFL on a valid number.
+    unsafe {
+        let mut default: libc::sigaction = mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        libc::sigaction(libc::SIGPIPE, &default, ptr::null_mut());
+    }
+}

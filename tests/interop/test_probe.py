@@ -155,9 +155,12 @@ def test_stopped_server_is_silent(server, fcgiguard, folder, transport):
     with server(folder, transport) as s:
         from process import descendants
 
-        family = [s.process.pid, *descendants(s.process.pid)]
-        for pid in family:
-            os.kill(pid, signal.SIGSTOP)
+        # A server may still be forking its workers: stop it first, then whoever there is, until nobody new is found.
+        family = []
+        while new := [pid for pid in (s.process.pid, *descendants(s.process.pid)) if pid not in family]:
+            for pid in new:
+                os.kill(pid, signal.SIGSTOP)
+            family += new
         try:
             begun = time.monotonic()
             name, status, result = verdict(fcgiguard, s.address, "--timeout", "1s", *script(s))

@@ -138,6 +138,10 @@ const LAST_CALL_MS: u64 = 1000;
 
 /// A line longer than this is cut: a worker must not fill the manager's memory.
 const LINE_MAX: usize = 8192;
+/// Pieces read from one pipe at a time: a worker that never stops to write must not keep the manager from everything else.
+const READS_MAX: usize = 16;
+/// Output is not read while so many notices wait to be taken.
+const NOTICES_MAX: usize = 1024;
 
 impl Lines {
     fn new(pipe: OwnedFd) -> Lines {
@@ -147,7 +151,7 @@ impl Lines {
     /// Complete lines that have come; false once the pipe has ended.
     fn read(&mut self, lines: &mut Vec<String>) -> bool {
         let mut buffer = [0u8; 4096];
-        loop {
+        for _ in 0..READS_MAX {
             match fd::read(self.pipe.as_fd(), &mut buffer) {
                 Ok(0) => {
                     if !self.partial.is_empty() {
@@ -169,6 +173,7 @@ impl Lines {
                 Err(_) => return true,
             }
         }
+        true
     }
 }
 
@@ -582,7 +587,9 @@ impl Manager {
         fds.extend(self.prober.iter().map(|prober| PollFd::new(prober.fd(), poll::IN)));
         for child in &self.children {
             fds.extend(child.pidfd.iter().map(|p| PollFd::new(p.as_raw_fd(), poll::IN)));
-            for lines in [&child.ready, &child.output].into_iter().flatten() {
+            // While nobody takes the notices, workers that print have to wait.
+            let output = child.output.as_ref().filter(|_| self.notices.len() < NOTICES_MAX);
+            for lines in [child.ready.as_ref(), output].into_iter().flatten() {
                 fds.push(PollFd::new(lines.pipe.as_raw_fd(), poll::IN));
             }
             if let Some(report) = &child.exec_report {
@@ -1093,7 +1100,7 @@ impl Manager {
         // Blocked around the fork: a signal that comes at once must find the child in its own role.
         let (signals, worker) = (&mut self.signals, &mut self.born);
         let (children, listeners, board) = (&mut self.children, &mut self.listeners, &self.board);
-        let (notices, control) = (&mut self.notices, &mut self.control);
+        let (notices, control, ended) = (&mut self.notices, &mut self.control, &mut self.ended);
         let pid = signal::block_all_for(|| {
             let pid = host.fork().map_err(|e| format!("fork: {e}"))?;
             if pid != 0 {
@@ -1105,6 +1112,7 @@ impl Manager {
             }
             children.clear();
             notices.clear();
+            *ended = Some((0, "this process is a worker".to_owned()));
             if let Some(mut control) = control.take() {
                 control.forget();
             }

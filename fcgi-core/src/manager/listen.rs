@@ -1,8 +1,9 @@
 //! Listening sockets: bound once, by the manager, and kept until its end.
 //!
 //! All or nothing: every address is tried, every fault is reported, and on any fault nothing stays bound. A unix socket has a
-//! lock file beside it (`PATH.lock`), held by the manager alone: who can take the lock of a socket that has one knows that its
-//! manager is gone, even while a last worker of it still finishes a request on the old socket.
+//! lock file beside it (`PATH.lock`), held by the manager alone, that says which process made which socket. Who can take the lock
+//! and finds just that socket at the path knows that its manager is gone, even while a last worker of it still finishes a request
+//! on it. Any other socket that answers belongs to somebody else and is left alone.
 
 use super::options::PoolOptions;
 use crate::address::{Address, ResolveError};
@@ -300,17 +301,21 @@ fn bind_unix(path: &Path, options: &PoolOptions) -> Result<Listener, ListenError
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(give_back(folder_fault(error))),
         Ok(meta) => {
-            use std::os::unix::fs::FileTypeExt;
+            use std::os::unix::fs::{FileTypeExt, MetadataExt};
             if !meta.file_type().is_socket() {
                 return Err(give_back(ListenError::NotASocket { address: name }));
             }
-            // With a lock beside it that nobody held, its manager is dead; else ask whoever may live there.
-            if !had_lock {
-                if let Some(pid) = live_server(&addr) {
+            let there = (meta.dev(), meta.ino());
+            if let Some(pid) = live_server(&addr) {
+                // Workers of a dead manager may still end their requests on its socket: that one is ours to take over.
+                let orphaned = pid.is_some_and(|pid| noted(&lock) == Some((pid, there)));
+                if !orphaned {
                     return Err(give_back(ListenError::InUse { address: name, pid }));
                 }
             }
-            std::fs::remove_file(path).map_err(|e| give_back(folder_fault(e)))?;
+            if net::file_identity(path).ok() == Some(there) {
+                std::fs::remove_file(path).map_err(|e| give_back(folder_fault(e)))?;
+            }
         }
     }
 
@@ -326,6 +331,7 @@ fn bind_unix(path: &Path, options: &PoolOptions) -> Result<Listener, ListenError
         }));
     }
     let identity = net::file_identity(path).unwrap_or((0, 0));
+    note(&lock, identity);
     let file = SocketFile { path: path.to_owned(), identity, lock: lock_path, _held: lock, owner: std::process::id() };
     let mut listener = Listener { fd: socket, address: name.clone(), bound: Some(addr), file: Some(file) };
     let mode = options.socket_mode.0.unwrap_or(0o777 & !mask);
@@ -354,11 +360,29 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), SysError> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|source| named("chmod", path, source))
 }
 
+/// Notes in the lock whose socket it guards: the manager's process, and the socket's device and inode. A full disk costs only that a
+/// successor of a manager that was KILLed waits for its last workers.
+fn note(lock: &File, (device, inode): (u64, u64)) {
+    use std::os::unix::fs::FileExt;
+    let text = format!("{} {device} {inode}\n", std::process::id());
+    let _ = lock.set_len(0).and_then(|()| lock.write_all_at(text.as_bytes(), 0));
+}
+
+/// What a former manager noted.
+fn noted(lock: &File) -> Option<(i32, (u64, u64))> {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = [0u8; 80];
+    let count = lock.read_at(&mut bytes, 0).ok()?;
+    let mut words = std::str::from_utf8(bytes.get(..count)?).ok()?.split_ascii_whitespace();
+    Some((words.next()?.parse().ok()?, (words.next()?.parse().ok()?, words.next()?.parse().ok()?)))
+}
+
 /// Opens and locks the lock file; None if another manager holds it. Looks again if it was removed meanwhile.
 fn take_lock(path: &Path) -> io::Result<Option<File>> {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
     for _ in 0..10 {
         let file = std::fs::OpenOptions::new()
+            .read(true)
             .write(true)
             .create(true)
             .truncate(false)
@@ -382,9 +406,9 @@ fn live_server(addr: &SockAddr) -> Option<Option<i32>> {
     let socket = net::stream_socket(addr).ok()?;
     match net::connect(socket.as_fd(), addr) {
         Ok(_) => Some(net::peer_credentials(socket.as_fd()).ok().map(|c| c.0)),
-        // A full backlog is alive enough.
-        Err(error) if error.errno() == libc::EAGAIN => Some(None),
-        Err(_) => None,
+        Err(error) if matches!(error.errno(), libc::ECONNREFUSED | libc::ENOENT) => None,
+        // A full backlog, a socket closed to us or of another type: alive, and not ours to remove.
+        Err(_) => Some(None),
     }
 }
 

@@ -171,8 +171,10 @@ pub fn spawn(plan: &ExecPlan) -> Result<(i32, OwnedFd)> {
     super::signal::block_all_for(|| {
         match fork()? {
             0 => {
+                // Where the report goes: its descriptor is moved out of the way of the plan's first.
+                let mut report_fd = report_write.as_raw_fd();
                 let mut run = || -> std::result::Result<(), Report> {
-                    child(plan, report_write.as_raw_fd(), parent, &mut moved)?;
+                    child(plan, &mut report_fd, parent, &mut moved)?;
                     if let Some(place) = plan.listen_pid_at.and_then(|at| envp.get_mut(at)) {
                         write_pid(&mut listen_pid, pid());
                         *place = listen_pid.as_ptr().cast();
@@ -183,8 +185,8 @@ pub fn spawn(plan: &ExecPlan) -> Result<(i32, OwnedFd)> {
                     Err(report(12))
                 };
                 if let Err(report) = run() {
-                    let bytes = [report.step.to_ne_bytes(), report.errno.to_ne_bytes()].concat();
-                    let _ = fd::write(std::os::fd::AsFd::as_fd(&report_write), &bytes);
+                    // SAFETY: a plain struct of its own size; a full or closed pipe loses only the reason.
+                    unsafe { libc::write(report_fd, (&raw const report).cast(), std::mem::size_of::<Report>()) };
                 }
                 exit_now(127)
             }
@@ -216,7 +218,12 @@ fn write_pid(buffer: &mut [u8], pid: i32) {
 }
 
 /// Only system calls: the parent may have had threads and held locks.
-fn child(plan: &ExecPlan, report_fd: RawFd, parent: i32, moved: &mut [RawFd]) -> std::result::Result<(), Report> {
+fn child(
+    plan: &ExecPlan,
+    report_fd: &mut RawFd,
+    parent: i32,
+    moved: &mut [RawFd],
+) -> std::result::Result<(), Report> {
     if plan.death_signal != 0 && !die_with_parent(plan.death_signal, parent) {
         exit_now(0);
     }
@@ -224,10 +231,11 @@ fn child(plan: &ExecPlan, report_fd: RawFd, parent: i32, moved: &mut [RawFd]) ->
     // SAFETY: plain system calls on numbers, and on strings and arrays that live in the plan.
     unsafe {
         // Out of the way first, so that no move overwrites what a later one needs.
-        let report_fd = libc::fcntl(report_fd, libc::F_DUPFD_CLOEXEC, highest + 1 + moved.len() as i32);
-        if report_fd == -1 {
+        let copy = libc::fcntl(*report_fd, libc::F_DUPFD_CLOEXEC, highest + 1 + moved.len() as i32);
+        if copy == -1 {
             return Err(report(1));
         }
+        *report_fd = copy;
         for (place, (from, _)) in moved.iter_mut().zip(&plan.descriptors) {
             *place = libc::fcntl(*from, libc::F_DUPFD_CLOEXEC, highest + 1);
             if *place == -1 {
@@ -239,7 +247,7 @@ fn child(plan: &ExecPlan, report_fd: RawFd, parent: i32, moved: &mut [RawFd]) ->
                 return Err(report(1));
             }
         }
-        close_others(plan, report_fd);
+        close_others(plan, *report_fd);
         for &(resource, value) in &plan.limits {
             let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
             if libc::setrlimit(resource as _, &limit) == -1 {

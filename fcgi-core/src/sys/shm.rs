@@ -19,8 +19,9 @@ unsafe impl Sync for Shared {}
 
 /// A new anonymous file, close-on-exec.
 pub fn memfd(name: &std::ffi::CStr) -> Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: `name` is a C string that the call only reads.
-    let fd = check("memfd_create", unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?;
+    let fd = check("memfd_create", unsafe { libc::memfd_create(name.as_ptr(), flags) })?;
     // SAFETY: the call succeeded, so the descriptor is open and only ours.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -31,6 +32,11 @@ impl Shared {
         let fd = memfd(name)?;
         // SAFETY: no pointers.
         check("ftruncate", unsafe { libc::ftruncate(fd.as_raw_fd(), len as libc::off_t) })?;
+        // Who has the descriptor may write into the memory, but could also cut it off: the next access of everybody else would be
+        // a SIGBUS.
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        // SAFETY: F_ADD_SEALS takes a number.
+        check("fcntl", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
         Shared::map(fd, len)
     }
 

@@ -157,6 +157,8 @@ impl Policy {
         self.options.sizing == Sizing::Ondemand
             && !self.stopping
             && !self.held
+            // Otherwise it is known already, and the brake says when a worker comes: the queue would only wake us in vain.
+            && self.target == 0
             && self.workers.iter().all(|w| w.phase == Phase::Leaving || w.phase == Phase::Killed)
     }
 

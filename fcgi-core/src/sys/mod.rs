@@ -3,6 +3,7 @@
 //! Every wrapper returns [`SysError`], which names the call, so that a message never says just "invalid argument".
 #![allow(unsafe_code)]
 
+pub mod datagram;
 pub mod epoll;
 pub mod fd;
 pub mod net;

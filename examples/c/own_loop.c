@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 enum { BEGIN = 1, ABORT = 2, END = 3, STDIN = 5, STDOUT = 6, GET_VALUES = 9, GET_VALUES_RESULT = 10 };
@@ -76,8 +77,10 @@ static int answer(int fd, unsigned id)
 static int serve(int fd, fcgiguard_worker *worker, fcgiguard_error *error)
 {
     unsigned char head[8], content[65535 + 255], none[8];
+    struct timeval patience = {1, 0}; /* seconds that a silent peer, or a kept connection, may hold this worker */
     int keep = 1, go_on = 1;
 
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     while (keep && take(fd, head, sizeof head)) {
         unsigned id = (unsigned)head[2] << 8 | head[3];
         size_t len = (size_t)head[4] << 8 | head[5];

@@ -55,9 +55,10 @@ static void codes(void)
     CHECK(is(-107, "wrong_process") && is(-201, "invalid_address") && is(-501, "busy") && is(-502, "refused"));
 }
 
-/* An option has a text, a kind and a default; the default is what a new pool has. */
+/* An option has a text, a kind and a default; setting the default changes nothing ("60s" may be told as "1m"). */
 static void options(fcgiguard_pool *pool, fcgiguard_error *error)
 {
+    char before[256];
     size_t at, other, count = 0;
     int sound = 1, unique = 1, same = 1;
 
@@ -70,9 +71,15 @@ static void options(fcgiguard_pool *pool, fcgiguard_error *error)
             continue;
         }
         has = fcgiguard_pool_get(pool, name);
-        if (!has || strcmp(has, value) != 0) {
+        snprintf(before, sizeof before, "%s", has ? has : "NULL");
+        if (*value && fcgiguard_pool_set(pool, name, value, error) < 0) {
             same = 0;
-            printf("option %s: default %s, a new pool has %s\n", name, value, has ? has : "NULL");
+            printf("option %s: its default %s is refused: %s\n", name, value, fcgiguard_error_message(error));
+        }
+        has = fcgiguard_pool_get(pool, name);
+        if (!has || strcmp(has, before) != 0) {
+            same = 0;
+            printf("option %s: default %s, a new pool has %s, setting the default makes it %s\n", name, value, before, has ? has : "NULL");
         }
         for (other = 0; other < at; other++)
             if (strcmp(fcgiguard_option_name(other), name) == 0) unique = 0;

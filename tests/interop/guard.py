@@ -19,4 +19,7 @@ def pool(fcgiguard, folder, address, workers, argv, *options):
     with Process(command(fcgiguard, address, workers, argv, *options), folder, name="run") as process:
         wait_listening(address, process)
         wait_until(f"{workers} workers", lambda: len(workers_of(process)) == workers)
+        # One that is only observed counts as ready after a while; who tests such a one does not wait for it here.
+        if not {"--cooperate", "--ready"} & set(options):
+            wait_until("they are ready", lambda: process.output().count("ready after") >= workers)
         yield process

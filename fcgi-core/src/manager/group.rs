@@ -204,6 +204,11 @@ impl Group {
         };
         let live: Vec<&Manager> =
             self.pools.iter().zip(&self.ended).filter(|(_, ended)| ended.is_none()).map(|(pool, _)| pool).collect();
+        if live.iter().all(|pool| pool.policy.is_stopping()) {
+            // A stop that came meanwhile goes first; it has answered whoever waits for the upgrade.
+            self.pools.iter_mut().for_each(|pool| pool.wants_change_over = false);
+            return;
+        }
         let (reason, signals) = upgrade::execute(&self.image, &live, self.signals.as_ref());
         if let Some(pool) = self.pools.get_mut(asked) {
             pool.wants_change_over = false;

@@ -193,6 +193,9 @@ impl PoolState {
             line!(out, "upgrade", change);
         }
         line!(out, "scales", join(&p.scales));
+        if let Some((code, reason)) = &p.stopping {
+            line!(out, "stopping", code, reason, join(&p.stops));
+        }
         for w in &p.workers {
             let how = match w.how {
                 None => 0,
@@ -375,6 +378,10 @@ impl PoolState {
             }
             "upgrade" => p.upgrade = Some(f.number()?),
             "scales" => p.scales = f.numbers()?,
+            "stopping" => {
+                p.stopping = Some((f.number()?, f.text()?));
+                p.stops = f.numbers()?;
+            }
             "worker" => {
                 let (slot, pid, generation) = (f.number()?, f.number()?, f.number()?);
                 let name = f.text()?;
@@ -587,6 +594,8 @@ mod tests {
             last_reload: Some(LastReload { at: 5, reason: String::new(), ok: true, outcome: "fine".into() }),
             upgrade: Some(7),
             scales: vec![8],
+            stopping: Some((3, "why".into())),
+            stops: vec![4],
             workers: vec![worker],
         };
         let file = Some(("/a b".into(), 1, 2, "/a b.lock".into(), 12));

@@ -398,7 +398,8 @@ impl Manager {
             return;
         }
         self.wants_change_over = false;
-        let Some(image) = self.image.clone() else {
+        // A stop that came meanwhile goes first.
+        let Some(image) = self.image.clone().filter(|_| !self.policy.is_stopping()) else {
             return;
         };
         let (reason, signals) = execute(&image, &[&*self], self.signals.as_ref());

@@ -24,6 +24,9 @@ pub struct PolicyState {
     pub last_reload: Option<LastReload>,
     pub upgrade: Option<ChangeId>,
     pub scales: Vec<ChangeId>,
+    /// Exit code and reason of a stop under way, and who waits for it.
+    pub stopping: Option<(i32, String)>,
+    pub stops: Vec<ChangeId>,
     pub workers: Vec<WorkerState>,
 }
 
@@ -92,6 +95,8 @@ impl Policy {
             last_reload: self.last_reload.clone(),
             upgrade: self.upgrade,
             scales: self.scales.clone(),
+            stopping: self.stopping.then(|| self.exit.clone()),
+            stops: self.stops.clone(),
             // A worker whose process was not made yet is asked for again.
             workers: self.workers.iter().filter(|w| w.pid > 0).map(worker).collect(),
         }
@@ -114,6 +119,11 @@ impl Policy {
         self.last_reload = state.last_reload;
         self.next_reload = state.next_reload;
         self.scales = state.scales;
+        self.stops = state.stops;
+        if let Some(exit) = state.stopping {
+            self.stopping = true;
+            self.exit = exit;
+        }
         self.reload = state.reload.map(|r| Reload {
             changes: r.changes,
             reason: r.reason,
@@ -147,7 +157,7 @@ impl Policy {
         let text = format!("upgrade done: this image goes on with {kept} workers");
         self.tell(Level::Notice, "upgrade_done", text);
         let upgrade: Vec<ChangeId> = state.upgrade.into_iter().collect();
-        match (reload, &mut self.next_reload) {
+        match (reload.filter(|_| !self.stopping), &mut self.next_reload) {
             (None, _) => {
                 for change in upgrade {
                     self.finish(change, Ok(format!("the new image serves, with {kept} workers taken over")));

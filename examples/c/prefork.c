@@ -1,6 +1,8 @@
 /* A pre-fork server in C: the pool forks, each worker answers with its own responder.
  *
  *   prefork ADDRESS [WORKERS]
+ *
+ * HUP replaces the workers, USR2 the program itself: sockets stay open, workers live on until the new program's are ready.
  */
 #include <fcgiguard.h>
 #include <stdio.h>
@@ -39,6 +41,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: prefork ADDRESS [WORKERS]\n");
     } else if (fcgiguard_pool_set(pool, "listen", argv[1], error) < 0 ||
                fcgiguard_pool_set(pool, "workers", argc > 2 ? argv[2] : "2", error) < 0 ||
+               fcgiguard_pool_set_image(pool, (const char *const *)argv, error) < 0 ||
                fcgiguard_pool_open(pool, error) < 0 || (step = fcgiguard_pool_run(pool, error)) < 0) {
         fprintf(stderr, "prefork: %s\n", fcgiguard_error_message(error));
     } else if (step == FCGIGUARD_STEP_WORKER) {

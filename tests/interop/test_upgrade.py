@@ -217,3 +217,43 @@ def test_an_upgrade_reads_the_configuration_again(fcgiguard, folder):
         write(4, "nice = 1", second=False)
         assert "generation 2 serves" in it.upgrade()
         wait_until("all replaced", lambda: not before & set(workers_of(it.manager)))
+
+
+@pytest.fixture(scope="module")
+def prefork():
+    """examples/c/prefork.c, against the shared library."""
+    root = Path(__file__).parents[2]
+    lib = root / "target" / "release"
+    target = root / "target" / "interop"
+    target.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["gcc", "-I", root / "include", root / "examples/c/prefork.c", "-o", target / "prefork", f"-L{lib}",
+                    "-lfcgiguard", f"-Wl,-rpath,{lib}"], check=True)
+    return target / "prefork"
+
+
+def test_a_program_that_forks_itself_is_upgraded_and_its_workers_get_the_new_code(fcgiguard, folder, transport, prefork):
+    address = servers.place(folder, transport)
+    program = Path(folder) / "server"
+    shutil.copy(prefork, program)
+    with Process([program, address, "2"], folder) as manager:
+        wait_listening(address, manager)
+        wait_until("workers", lambda: len(workers_of(manager)) == 2)
+        load = subprocess.Popen([fcgiguard, "bench", address, "--duration", "5s", "--connections", "4", "--json"],
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = 0
+        while load.poll() is None:
+            before = set(workers_of(manager))
+            manager.signal(signal.SIGUSR2)
+            wait_until("all workers are of the new image", lambda: not before & set(workers_of(manager)), 30)
+            done += 1
+        numbers = json.loads(load.communicate(timeout=30)[0].strip().splitlines()[-1])
+        print(f"{done} upgrades: {numbers['sent']} requests, {numbers['lost']} lost")
+        assert numbers["lost"] == 0 and numbers["sent"] > 100 and done > 1, numbers
+        # One that does not start: the old one serves on.
+        (Path(folder) / "bad").write_text("#!/bin/sh\nexit 9\n")
+        (Path(folder) / "bad").chmod(0o755)
+        (Path(folder) / "bad").rename(program)
+        before = set(workers_of(manager))
+        manager.signal(signal.SIGUSR2)
+        subprocess.run(["sleep", "0.3"])
+        assert set(workers_of(manager)) == before and fcgi.request(address, {}).status == 200

@@ -69,7 +69,7 @@ class Process:
 
     owned = set()
 
-    def __init__(self, argv, folder, name=None, env=None, stdin=subprocess.DEVNULL):
+    def __init__(self, argv, folder, name=None, env=None, stdin=subprocess.DEVNULL, pass_fds=()):
         self.argv = [str(a) for a in argv]
         name = name or Path(self.argv[0]).name
         n = 0
@@ -78,7 +78,7 @@ class Process:
         self.log = Path(folder) / f"{name}.{n}.log"
         with open(self.log, "wb") as out:
             self.popen = subprocess.Popen(
-                self.argv, cwd=folder, stdin=stdin, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                self.argv, cwd=folder, stdin=stdin, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=pass_fds,
                 env={**os.environ, **{k: str(v) for k, v in (env or {}).items()}},
             )
         self.pid = self.popen.pid

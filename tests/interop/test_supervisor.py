@@ -64,6 +64,67 @@ def test_ready_is_not_said_while_no_worker_starts(fcgiguard, folder):
         assert not supervisor.heard("READY=1")
 
 
+def start_with(listeners, argv, folder, env):
+    """A program with descriptors from 3 on, as systemd passes them; LISTEN_PID is the program's own."""
+    names = ":".join(name for name, _ in listeners)
+    code = ("import os, sys\n"
+            "fds = [int(n) for n in sys.argv[1].split(',')]\n"
+            "copies = [os.dup(fd) for fd in fds]\n"
+            "[(os.dup2(fd, 3 + n), os.set_inheritable(3 + n, True)) for n, fd in enumerate(copies)]\n"
+            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=sys.argv[2])\n"
+            "os.execvp(sys.argv[3], sys.argv[3:])\n")
+    fds = [fd for _, fd in listeners]
+    return Process([sys.executable, "-c", code, ",".join(map(str, fds)), names, *argv], folder, name="run", env=env, pass_fds=fds)
+
+
+def test_sockets_kept_by_the_supervisor_outlive_a_manager_that_is_killed(fcgiguard, folder, transport):
+    supervisor, address = Supervisor(folder), servers.place(folder, transport)
+    supervisor.socket.settimeout(20)
+    env = {"NOTIFY_SOCKET": supervisor.path}
+    argv = command(fcgiguard, address, 2, ["perl", APP])
+    kept = []
+    with Process(argv, folder, name="run", env=env) as manager:
+        while not kept:
+            text, fds, _, _ = socket.recv_fds(supervisor.socket, 4096, 8)
+            if b"FDSTORE=1" in text:
+                name = next(line[7:] for line in text.decode().splitlines() if line.startswith("FDNAME="))
+                kept += [(name, fd) for fd in fds]
+        supervisor.socket.settimeout(0)
+        supervisor.wait("READY=1")
+        old = fcgi.request(address, {}).pid
+        manager.signal(signal.SIGKILL)
+        manager.wait()
+        # Whoever comes now waits, and is served by the next manager.
+        waiting = fcgi.connect(address)
+        waiting.sendall(fcgi.request_bytes({"REQUEST_METHOD": "GET"}))
+    with start_with(kept, argv, folder, env) as manager:
+        waiting.settimeout(20)
+        assert waiting.recv(8)[1] == 6
+        assert fcgi.request(address, {}).pid != old
+        manager.signal(signal.SIGTERM)
+        supervisor.wait("FDSTOREREMOVE=1")
+        assert manager.wait() == 0
+    for _, fd in kept:
+        os.close(fd)
+    if transport == "unix":
+        assert not Path(address).exists()
+
+
+def test_a_socket_unit_is_used_by_name_and_by_address(fcgiguard, folder):
+    path = f"{folder}/unit.sock"
+    with socket.socket(socket.AF_UNIX) as unit:
+        unit.bind(path)
+        unit.listen(64)
+        for listen in path, "systemd:web":
+            argv = command(fcgiguard, listen, 1, ["perl", APP])
+            with start_with([("web", unit.fileno())], argv, folder, {}) as manager:
+                wait_until("a worker", lambda: "ready after" in manager.output(), 20)
+                assert fcgi.request(path, {}).status == 200
+                manager.signal(signal.SIGTERM)
+                assert manager.wait() == 0
+            assert Path(path).exists(), "the file is the unit's"
+
+
 WORKER = """
 import os, socket, sys, time
 sys.path.insert(0, sys.argv[1])

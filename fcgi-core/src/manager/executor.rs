@@ -14,7 +14,7 @@ use super::policy::status::PoolStatus;
 use super::policy::{Phase, Policy};
 use super::scoreboard::{flag, State};
 use super::spawn::{Command, CommandError, Template, Wiring};
-use super::supervisor::{Standing, Supervisor};
+use super::supervisor::{Keeper, Standing, Supervisor};
 use super::upgrade::{Check, Image};
 use super::worker::Worker;
 use crate::address::Address;
@@ -228,6 +228,7 @@ pub struct Manager {
     pub(super) notify: Option<Notify>,
     /// The supervisor that started this process.
     pub(super) supervisor: Option<Supervisor>,
+    keeper: Option<Keeper>,
     /// What an upgrade executes, its dry run under way, and that it was found good.
     pub(super) image: Option<Image>,
     pub(super) check: Option<Check>,
@@ -354,6 +355,7 @@ impl Manager {
             // Where it cannot be had, workers have the ready pipe.
             notify: handed_notify.and_then(|(fd, name)| Notify::resume(fd, name)).or_else(|| Notify::open().ok()),
             supervisor: None,
+            keeper: Keeper::from_environment(),
             image: None,
             check: None,
             wants_check: false,
@@ -634,6 +636,9 @@ impl Manager {
         if !self.started {
             self.signals_of_the_change_over();
             self.started = true;
+            if let Some(keeper) = &self.keeper {
+                keeper.keep(self.listeners.iter());
+            }
             self.policy.handle(time::monotonic_ms(), Event::Start);
             self.carry_out();
         }
@@ -1068,6 +1073,9 @@ impl Manager {
                     self.outcomes.push_back((change, result));
                 }
                 Action::CloseListeners => {
+                    if let Some(keeper) = &self.keeper {
+                        keeper.keep_no_more(self.listeners.iter());
+                    }
                     for listener in &mut self.listeners {
                         listener.remove_file();
                     }

@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 /// How long a TCP port is waited for that the last workers of a dead manager still hold.
 const PORT_PATIENCE_MS: u64 = 2000;
 
+/// What the names of our own sockets in a supervisor's store begin with.
+const KEPT: &str = "fcgiguard-";
+
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -179,6 +182,11 @@ impl Listener {
         self.fd.into_raw_fd()
     }
 
+    /// Its name in a supervisor's store: the same for the same address.
+    pub fn kept_name(&self) -> String {
+        format!("{KEPT}{:016x}", handover::fingerprint(std::iter::once(self.address.as_bytes())))
+    }
+
     /// How the socket is named for SERVER_STARTER_PORT.
     pub fn starter_name(&self) -> String {
         match &self.bound {
@@ -244,6 +252,9 @@ fn open_one(
         }
         return Ok(listeners);
     }
+    if let Some(listener) = from_supervisor(address, options)? {
+        return Ok(vec![listener]);
+    }
     match address {
         Address::Fd(number) => Ok(vec![inherited(*number, &address.to_string())?]),
         Address::Systemd(name) => from_systemd(name),
@@ -288,27 +299,65 @@ pub fn inherited(number: i32, name: &str) -> Result<Listener, ListenError> {
     Ok(Listener { fd: copy, address: name.to_owned(), bound, file: None })
 }
 
-fn from_systemd(name: &str) -> Result<Vec<Listener>, ListenError> {
-    let missing = || ListenError::Descriptor { address: format!("systemd:{name}"), source: None };
+/// The descriptors that a supervisor passed (LISTEN_FDS) with their names.
+fn passed() -> Vec<(i32, String)> {
     let var = |key| std::env::var(key).unwrap_or_default();
     let own = var("LISTEN_PID").parse::<i32>().is_ok_and(|pid| pid == process::pid());
     let count = var("LISTEN_FDS").parse::<i32>().unwrap_or(0);
     if !own || count <= 0 || count > 1024 {
-        return Err(missing());
+        return Vec::new();
     }
     let names = var("LISTEN_FDNAMES");
     let mut names = names.split(':');
-    let mut found = Vec::new();
-    for number in 3..3 + count {
-        let this = names.next().unwrap_or("unknown");
-        if name == "*" || this == name {
-            found.push(inherited(number, &format!("systemd:{this}"))?);
-        }
-    }
+    (3..3 + count).map(|number| (number, names.next().unwrap_or("unknown").to_owned())).collect()
+}
+
+fn from_systemd(name: &str) -> Result<Vec<Listener>, ListenError> {
+    let wanted = passed().into_iter().filter(|(_, this)| name == "*" || this == name);
+    let found: Vec<Listener> =
+        wanted.map(|(number, this)| inherited(number, &format!("systemd:{this}"))).collect::<Result<_, _>>()?;
     if found.is_empty() {
-        return Err(missing());
+        return Err(ListenError::Descriptor { address: format!("systemd:{name}"), source: None });
     }
     Ok(found)
+}
+
+/// A socket that a supervisor passed and that is bound to just this address: one that we gave it to keep before we were KILLed, or
+/// one of a socket unit.
+fn from_supervisor(address: &Address, options: &PoolOptions) -> Result<Option<Listener>, ListenError> {
+    if !matches!(address, Address::Unix(_) | Address::Tcp { .. }) {
+        return Ok(None);
+    }
+    let name = address.to_string();
+    for (number, passed_as) in passed() {
+        let Ok(mut listener) = inherited(number, &name) else {
+            continue;
+        };
+        let bound = listener.bound.as_ref().map(ToString::to_string);
+        let wanted = address.to_listen().unwrap_or_default();
+        if !wanted.iter().any(|addr| Some(addr.to_string()) == bound) {
+            continue;
+        }
+        if let (Address::Unix(path), true) = (address, passed_as.starts_with(KEPT)) {
+            // Our own once, and ours again: its file goes at the end. One without its file reaches nobody.
+            let Ok(identity) = net::file_identity(path) else {
+                continue;
+            };
+            let lock_path = PathBuf::from(format!("{}.lock", path.display()));
+            let folder = || path.parent().unwrap_or(Path::new("/")).to_owned();
+            let fault = |source| ListenError::Folder { address: name.clone(), folder: folder(), source };
+            let Some(lock) = take_lock(&lock_path).map_err(fault)? else {
+                return Err(ListenError::InUse { address: name, pid: None });
+            };
+            note(&lock, identity);
+            let path = path.clone();
+            listener.file =
+                Some(SocketFile { path, identity, lock: lock_path, _held: lock, owner: std::process::id() });
+        }
+        renew(&listener, options)?;
+        return Ok(Some(listener));
+    }
+    Ok(None)
 }
 
 fn backlog(options: &PoolOptions) -> i32 {

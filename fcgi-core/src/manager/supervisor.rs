@@ -5,12 +5,15 @@
 //! RELOADING=1   a reload begins, with MONOTONIC_USEC as Type=notify-reload wants it
 //! STOPPING=1    the pool ends
 //! STATUS=...    how many workers are ready, when that changes
+//! FDSTORE=1     the listening sockets, to be kept for a successor; FDSTOREREMOVE=1 when they end
 //! WATCHDOG=1    at half of WATCHDOG_USEC, only while the loop runs and the pool serves
 //! ```
 //! It decides and remembers; the executor gives it the time and sends. What cannot be sent now (a full queue) is sent later, in order.
 
+use super::listen::Listener;
 use crate::sys::{datagram, process};
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 
 /// Messages kept while the supervisor does not read.
 const WAITING_MAX: usize = 64;
@@ -61,7 +64,7 @@ impl Standing {
 impl Supervisor {
     /// The one that this process's environment names; None if there is none.
     pub fn from_environment() -> Option<Supervisor> {
-        let socket = std::env::var("NOTIFY_SOCKET").ok().filter(|name| name.starts_with(['/', '@']))?;
+        let socket = notify_socket()?;
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let for_us = number("WATCHDOG_PID").is_none_or(|pid| u64::try_from(process::pid()) == Ok(pid));
         let watchdog = number("WATCHDOG_USEC").filter(|usec| for_us && *usec >= 2000).map(|usec| usec / 1000);
@@ -135,12 +138,45 @@ impl Supervisor {
     /// Sends what is to be said. A supervisor that is gone needs to hear nothing.
     pub fn send(&mut self) {
         while let Some(message) = self.waiting.front() {
-            match datagram::send_to(&self.socket, message.as_bytes()) {
+            match datagram::send_to(&self.socket, message.as_bytes(), &[]) {
                 Err(error) if matches!(error.errno(), libc::EAGAIN | libc::EINTR | libc::ENOBUFS) => return,
                 _ => drop(self.waiting.pop_front()),
             }
         }
     }
+}
+
+/// What a supervisor keeps for a pool: its listening sockets.
+pub struct Keeper {
+    socket: String,
+}
+
+impl Keeper {
+    /// The one that this process's environment names; None if there is none.
+    pub fn from_environment() -> Option<Keeper> {
+        Some(Keeper { socket: notify_socket()? })
+    }
+
+    /// Gives it the listening sockets to keep: after a manager that was KILLed they come back as LISTEN_FDS, and whoever connected
+    /// meanwhile waits instead of being refused. A supervisor that keeps none does nothing with them.
+    pub fn keep<'a>(&self, listeners: impl Iterator<Item = &'a Listener>) {
+        for listener in listeners {
+            let text = format!("FDSTORE=1\nFDNAME={}", listener.kept_name());
+            let _ = datagram::send_to(&self.socket, text.as_bytes(), &[listener.fd.as_fd()]);
+        }
+    }
+
+    /// The sockets end with the pool.
+    pub fn keep_no_more<'a>(&self, listeners: impl Iterator<Item = &'a Listener>) {
+        for listener in listeners {
+            let text = format!("FDSTOREREMOVE=1\nFDNAME={}", listener.kept_name());
+            let _ = datagram::send_to(&self.socket, text.as_bytes(), &[]);
+        }
+    }
+}
+
+fn notify_socket() -> Option<String> {
+    std::env::var("NOTIFY_SOCKET").ok().filter(|name| name.starts_with(['/', '@']))
 }
 
 #[cfg(test)]

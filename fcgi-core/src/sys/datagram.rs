@@ -66,13 +66,18 @@ pub fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<(usize, i32)> {
     Ok((count, pid))
 }
 
-/// Sends one datagram to a path, or to an abstract name (`@NAME`). Does not wait: a full queue is EAGAIN.
-pub fn send_to(name: &str, bytes: &[u8]) -> Result<()> {
+/// Sends one datagram to a path, or to an abstract name (`@NAME`), with descriptors. Does not wait: a full queue is EAGAIN.
+pub fn send_to(name: &str, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    const FDS_MAX: usize = 64;
+    /// CMSG_SPACE for so many descriptors.
+    #[repr(align(8))]
+    struct Control([u8; 16 + 4 * FDS_MAX]);
     let socket = new()?;
     // SAFETY: sockaddr_un is plain data; all zero is a valid value.
     let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    if name.is_empty() || name.len() >= address.sun_path.len() || name.bytes().any(|b| b == 0) {
+    let wrong = name.is_empty() || name.len() >= address.sun_path.len() || name.bytes().any(|b| b == 0);
+    if wrong || fds.len() > FDS_MAX {
         let source = io::Error::from_raw_os_error(libc::EINVAL);
         return Err(SysError { call: "sockaddr_un", subject: name.to_owned(), source });
     }
@@ -84,13 +89,33 @@ pub fn send_to(name: &str, bytes: &[u8]) -> Result<()> {
         *first = 0;
     }
     let len = mem::offset_of!(libc::sockaddr_un, sun_path) + name.len() + usize::from(!is_abstract);
-    let at: *const libc::sockaddr_un = &address;
-    // SAFETY: `bytes` is readable for its length, and the address for `len` bytes, as checked above.
-    check_len("sendto", unsafe {
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-        libc::sendto(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags, at.cast(), len as libc::socklen_t)
-    })
-    .map_err(|error| error.on(name))?;
+    let mut piece = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut control = Control([0; 16 + 4 * FDS_MAX]);
+    // SAFETY: msghdr is plain data; all zero is a valid value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_name = (&raw mut address).cast();
+    message.msg_namelen = len as libc::socklen_t;
+    message.msg_iov = &mut piece;
+    message.msg_iovlen = 1;
+    if !fds.is_empty() {
+        let size = mem::size_of_val(fds) as u32;
+        message.msg_control = control.0.as_mut_ptr().cast();
+        // SAFETY: CMSG_SPACE and CMSG_LEN only compute; the first header lies in `control`, which has room for FDS_MAX numbers.
+        unsafe {
+            message.msg_controllen = libc::CMSG_SPACE(size) as _;
+            let header = libc::CMSG_FIRSTHDR(&message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(size) as _;
+            for (at, fd) in fds.iter().enumerate() {
+                libc::CMSG_DATA(header).cast::<libc::c_int>().add(at).write_unaligned(fd.as_raw_fd());
+            }
+        }
+    }
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: the message points to `address`, `bytes` and `control`, all readable for the lengths given.
+    check_len("sendmsg", unsafe { libc::sendmsg(socket.as_raw_fd(), &message, flags) })
+        .map_err(|error| error.on(name))?;
     Ok(())
 }
 
@@ -104,10 +129,10 @@ mod tests {
         let (socket, name) = listener().unwrap();
         assert!(name.starts_with('@') && name.len() > 1);
         assert!(receive(socket.as_fd(), &mut [0; 16]).is_err(), "does not wait");
-        send_to(&name, b"READY=1").unwrap();
+        send_to(&name, b"READY=1", &[]).unwrap();
         let mut bytes = [0u8; 16];
         let (count, pid) = receive(socket.as_fd(), &mut bytes).unwrap();
         assert_eq!((&bytes[..count], pid), (&b"READY=1"[..], std::process::id() as i32));
-        assert!(send_to("", b"x").is_err() && send_to(&"x".repeat(200), b"x").is_err());
+        assert!(send_to("", b"x", &[]).is_err() && send_to(&"x".repeat(200), b"x", &[]).is_err());
     }
 }

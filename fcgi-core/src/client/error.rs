@@ -71,7 +71,7 @@ pub enum ClientError {
         ms: u64,
     },
     /// A deadline passed.
-    #[error("{phase}: {what} within {ms} ms; {received} bytes had come")]
+    #[error("{phase}: {what} within {ms} ms{}", if *.received > 0 { format!("; {received} bytes had come") } else { String::new() })]
     Timeout {
         /// Where the request was.
         phase: Phase,

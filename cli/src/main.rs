@@ -7,6 +7,7 @@ mod demo;
 mod echo;
 mod flags;
 mod probe;
+mod request;
 mod run;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ type Command = fn(Vec<OsString>) -> ExitCode;
 /// Name, what it does in one line, and its entry.
 const COMMANDS: &[(&str, &str, Command)] = &[
     ("probe", "ask FastCGI servers whether they serve", probe::main),
+    ("request", "send one request and print its answer", request::main),
     ("run", "keep a pool of a FastCGI command's processes", run::main),
     ("demo", "all of it in front of your eyes, within a minute", demo::main),
     ("echo", "a responder that is built in, to try things out", echo::main),

@@ -96,7 +96,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     if address.is_none() {
         flags.fault("an address is missing");
     }
-    let Some(address) = address.filter(|_| !flags.report("request")) else {
+    let faults = flags.report("request");
+    let Some(address) = address.filter(|_| !faults) else {
         return ExitCode::from(EXIT_USAGE);
     };
     let method = method.unwrap_or_else(|| if body.is_some() { "POST" } else { "GET" }.to_owned());

@@ -1,5 +1,5 @@
 //! The client against php-fpm and libfcgi: bodies and answers of many megabytes, STDERR, a slow answer, an abort, reuse.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use fcgi_core::address::Address;
 use fcgi_core::client::{Client, Piece};

@@ -470,6 +470,27 @@ fn an_aborted_request_can_be_read_to_its_end_or_dropped() {
 }
 
 #[test]
+fn params_are_used_up_by_a_begin_that_fails() {
+    let folder = Folder::new();
+    let (address, thread) = responder(&folder, 1, |request| {
+        let text = format!("A: b\n\n{}", request.params().len());
+        request.write(text.as_bytes()).unwrap();
+    });
+    let mut client = client(&address, "20s");
+    client.close();
+    let path = folder.0.join("s");
+    std::fs::rename(&path, folder.0.join("away")).unwrap();
+    client.param(b"A", b"b").unwrap();
+    assert_eq!(client.begin().unwrap_err().code().name(), "no_socket");
+    std::fs::rename(folder.0.join("away"), &path).unwrap();
+    client.param(b"A", b"b").unwrap();
+    client.begin().unwrap();
+    client.end().unwrap();
+    assert_eq!(rest(&mut client).unwrap().0, b"A: b\n\n1");
+    thread.join().unwrap();
+}
+
+#[test]
 fn calls_in_the_wrong_order_are_errors_that_harm_nothing() {
     let folder = Folder::new();
     let (address, thread) = responder(&folder, 1, |request| request.write(b"A: b\n\nok").unwrap());

@@ -43,7 +43,8 @@ unsafe fn with(
 
 /// Sets an option: timeout (of a connect, and of a request from begin to its end; 60s; 0 is none), idle_timeout (longest wait without
 /// a byte; 0, none), keep_conn (0 or 1; 0), role (responder, authorizer, filter), hold (size of the answer that may wait while the
-/// body is written; 64M), head_bytes (64k), head_fields (256). Errors: unknown_option, invalid_option.
+/// body is written; 64M), head_bytes (64k), head_fields (256), interruptible (0 or 1; 0: with 1 a signal ends a wait of write, read or
+/// head with the error interrupted, and the same call goes on). Errors: unknown_option, invalid_option.
 ///
 /// # Safety
 /// `client` is valid; `name` and `value` are NUL-terminated; `error` is NULL or valid.
@@ -112,7 +113,7 @@ pub unsafe extern "C" fn fcgiguard_client_param(
 }
 
 /// Begins a request with the params so far, over the kept connection or a new one; nothing is sent before the first write, end or
-/// read. Its timeout counts from here.
+/// read. Its timeout counts from here. The params are used up, also when no connection can be had.
 ///
 /// # Safety
 /// `client` is valid; `error` is NULL or valid.

@@ -41,7 +41,7 @@ impl fmt::Display for Phase {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is no option of that name.
-    #[error("{0}: there is no such option (timeout, idle_timeout, keep_conn, role, hold, head_bytes, head_fields)")]
+    #[error("{0}: there is no such option (timeout, idle_timeout, keep_conn, role, hold, head_bytes, head_fields, interruptible)")]
     UnknownOption(String),
     /// An option's value does not parse.
     #[error("{name}: {value:?}: {expected}")]
@@ -99,6 +99,9 @@ pub enum ClientError {
     /// A param that cannot be sent.
     #[error(transparent)]
     Param(ProtocolError),
+    /// A signal came while the call waited, and the option `interruptible` is on. Nothing is lost: make the same call again.
+    #[error("{0}: a signal came")]
+    Interrupted(Phase),
     /// More of the answer waits than may be held: read while writing.
     #[error("{held} bytes of the answer wait, the limit `hold` is {limit}: read them before writing on")]
     Held {
@@ -132,6 +135,7 @@ impl Coded for ClientError {
             ClientError::Sys(_, error) => error.code(),
             ClientError::Closed { .. } => Code::ProbeClosed,
             ClientError::Protocol(error) | ClientError::Param(error) => error.code(),
+            ClientError::Interrupted(_) => Code::Interrupted,
             ClientError::Held { .. } => Code::LimitExceeded,
             ClientError::Head(error) => error.code(),
         }
@@ -190,6 +194,8 @@ pub struct ClientOptions {
     pub head_bytes: usize,
     /// Fields of a CGI head.
     pub head_fields: usize,
+    /// Return `Interrupted` when a signal comes, for hosts that run their handlers between calls (Perl, Python).
+    pub interruptible: bool,
 }
 
 impl Default for ClientOptions {
@@ -202,13 +208,14 @@ impl Default for ClientOptions {
             hold: 64 * 1024 * 1024,
             head_bytes: 64 * 1024,
             head_fields: 256,
+            interruptible: false,
         }
     }
 }
 
 impl ClientOptions {
     /// Sets an option by its name: timeout, idle_timeout (durations; 0 is none), keep_conn (0 or 1), role (responder,
-    /// authorizer, filter), hold, head_bytes (sizes), head_fields (count). Hyphens stand for underscores.
+    /// authorizer, filter), hold, head_bytes (sizes), head_fields (count), interruptible (0 or 1). Hyphens stand for underscores.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), ClientError> {
         let wrong = |expected: String| ClientError::InvalidOption {
             name: name.to_owned(),
@@ -220,16 +227,16 @@ impl ClientOptions {
             let bytes = parse_size(value).map_err(|error| wrong(format!("a size: {error}")))?;
             usize::try_from(bytes).ok().filter(|&bytes| bytes > 0).ok_or_else(|| wrong("more than 0 bytes".into()))
         };
+        let switch = || match value {
+            "1" | "yes" | "true" | "on" => Ok(true),
+            "0" | "no" | "false" | "off" => Ok(false),
+            _ => Err(wrong("0 or 1".into())),
+        };
         match name.replace('-', "_").as_str() {
             "timeout" => self.timeout_ms = duration()?,
             "idle_timeout" => self.idle_timeout_ms = duration()?,
-            "keep_conn" => {
-                self.keep_conn = match value {
-                    "1" | "yes" | "true" | "on" => true,
-                    "0" | "no" | "false" | "off" => false,
-                    _ => return Err(wrong("0 or 1".into())),
-                }
-            }
+            "keep_conn" => self.keep_conn = switch()?,
+            "interruptible" => self.interruptible = switch()?,
             "role" => {
                 let roles = [Role::Responder, Role::Authorizer, Role::Filter];
                 let found = roles.into_iter().find(|role| role.name().eq_ignore_ascii_case(value));

@@ -153,6 +153,9 @@ impl Link {
             match poll::poll(&mut fds, left) {
                 Ok(0) => {}
                 Ok(_) => return Ok(fds.first().map_or(0, PollFd::happened)),
+                Err(error) if error.errno() == libc::EINTR && options.interruptible => {
+                    return Err(ClientError::Interrupted(self.phase()));
+                }
                 Err(error) if error.errno() == libc::EINTR => {}
                 Err(error) => return Err(ClientError::Sys(self.phase(), error)),
             }

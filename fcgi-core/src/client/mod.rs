@@ -187,7 +187,8 @@ impl Client {
         Ok(())
     }
 
-    /// Begins a request with the params so far, over the kept connection or a new one. Its deadline counts from here.
+    /// Begins a request with the params so far, over the kept connection or a new one. Its deadline counts from here. The params
+    /// are used up, also when no connection can be had.
     pub fn begin(&mut self) -> Result<()> {
         if self.is_open() && !self.aborted {
             return Err(ClientError::State("a request is open: read its answer to the end, or abort it"));
@@ -199,6 +200,7 @@ impl Client {
             return Err(ClientError::State("there is no address: connect first"));
         }
         self.stage = Stage::None;
+        let params = std::mem::take(&mut self.params);
         (self.outcome, self.head, self.begun, self.aborted) = (None, None, false, false);
         self.held.clear();
         self.held_bytes = 0;
@@ -210,7 +212,6 @@ impl Client {
         if self.link.is_none() {
             self.open()?;
         }
-        let params = std::mem::take(&mut self.params);
         let options = &self.options;
         let begun = self.link.as_mut().map(|link| link.begin(options, &params));
         if let Some(Err(error)) = begun {
@@ -223,7 +224,7 @@ impl Client {
     }
 
     /// Writes a piece of the body (STDIN), waiting until the peer has taken most of it. Returns how many bytes were taken: all,
-    /// or fewer if more of the answer came meanwhile than may be held; then read, and write the rest. Once the application
+    /// or fewer if more of the answer came meanwhile than may be held (then read, and write the rest) or a signal came. Once the application
     /// has ended the request, or has gone, the body is dropped: `read` tells.
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         self.writing(Stage::Body, "write comes after begin and before end")?;
@@ -281,7 +282,11 @@ impl Client {
                 if self.outcome.is_some() || self.held_bytes >= limit {
                     break;
                 }
-                self.turn()?;
+                match self.turn() {
+                    // The piece is queued, so it counts as taken.
+                    Err(ClientError::Interrupted(_)) => return Ok(taken),
+                    done => done?,
+                }
                 self.hold()?;
             }
         }
@@ -502,6 +507,9 @@ impl Client {
     }
 
     fn fail(&mut self, error: ClientError) -> ClientError {
+        if matches!(error, ClientError::Interrupted(_)) {
+            return error;
+        }
         self.close();
         self.stage = Stage::Failed;
         error

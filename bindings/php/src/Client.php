@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace FcgiGuard;
 
+use FcgiGuard\Exception\SystemException;
 use FcgiGuard\Exception\UsageException;
 use FFI;
 
@@ -17,7 +18,7 @@ use FFI;
  *     }
  *
  * One request at a time: a new one gives up an answer that was not read to its end. After a failed request the next one
- * connects anew.
+ * connects anew. Signal handlers (pcntl_async_signals) run while a call waits; one that throws ends the wait.
  */
 final class Client
 {
@@ -49,7 +50,7 @@ final class Client
     ) {
         $this->ffi = Library::load();
         $this->handle = $this->ffi->fcgiguard_client_new();
-        $options = ['timeout' => $timeout, 'keep_conn' => $keepConn ? '1' : '0', 'idle_timeout' => $idleTimeout, 'hold' => $hold];
+        $options = ['timeout' => $timeout, 'keep_conn' => $keepConn ? '1' : '0', 'idle_timeout' => $idleTimeout, 'hold' => $hold, 'interruptible' => '1'];
         foreach ($options as $name => $value) {
             $this->call('set', $name, $value);
         }
@@ -207,7 +208,16 @@ final class Client
     private function call(string $name, mixed ...$arguments): int
     {
         $function = "fcgiguard_client_$name";
-        return Library::call(fn ($error) => $this->ffi->$function($this->handle, ...[...$arguments, $error]));
+        while (true) {
+            try {
+                return Library::call(fn ($error) => $this->ffi->$function($this->handle, ...[...$arguments, $error]));
+            } catch (SystemException $error) {
+                if ($error->name !== 'interrupted') {
+                    throw $error;
+                }
+                // PHP runs signal handlers between its operations: here. The same call then goes on.
+            }
+        }
     }
 
     /** @return list<array{string, string}> */

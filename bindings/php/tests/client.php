@@ -105,6 +105,27 @@ foreach ([false, true] as $keep) {
     check(json_decode($ask(body: 'x')->text())[1] === 1, 'and the next request finds another one');
 }
 
+if (pcntl_available()) {
+    $client = new Client("$folder/fpm.sock", timeout: '20s');
+    $seen = 0;
+    pcntl_async_signals(true);
+    pcntl_signal(SIGALRM, static function () use (&$seen): void {
+        $seen++;
+    });
+    pcntl_alarm(1);
+    check($client->request("$folder/app.php", query: 'sleep=2')->status === 200 && $seen === 1, 'a signal handler runs while a call waits');
+    pcntl_signal(SIGALRM, static fn () => throw new \DomainException('enough'));
+    pcntl_alarm(1);
+    $begun = microtime(true);
+    try {
+        $client->request("$folder/app.php", query: 'sleep=12');
+        check(false, 'a handler that throws ends the wait');
+    } catch (\DomainException) {
+        check(microtime(true) - $begun < 11, 'a handler that throws ends the wait');
+    }
+    pcntl_signal(SIGALRM, SIG_DFL);
+}
+
 $client = new Client("$folder/fpm.sock", timeout: '300ms');
 $error = thrown(static fn () => $client->request("$folder/app.php", query: 'sleep=3'));
 check($error instanceof SystemException && $error->name === 'timeout' && str_starts_with($error->getMessage(), 'receive:'), 'slow is a timeout in its phase');

@@ -343,6 +343,68 @@ fn each_bad_answer_has_its_error() {
 }
 
 #[test]
+fn an_answer_however_mangled_ends_with_a_result() {
+    const RUNS: u64 = 400;
+    let mut good = answer(1, b"Status: 200\r\nA: b\r\n\r\nsome body", false);
+    encode::stream(RecordType::Stderr, 1, b"and errors", &mut good);
+    good.extend(answer(1, b"more of it", true));
+    // Bytes are changed, dropped and doubled by a generator of fixed seeds (xorshift), so that a failure can be had again.
+    let mangled = move |seed: u64| {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut random = move |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as usize % below
+        };
+        let mut bytes = good.clone();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            match random(4) {
+                0 => drop(bytes.drain(at..)),
+                1 => bytes.insert(at, random(256) as u8),
+                2 => bytes[at] = random(12) as u8,
+                _ => bytes[at] ^= 1 << random(8),
+            }
+            bytes.push(0);
+        }
+        bytes
+    };
+    let folder = Folder::new();
+    let (listener, address) = folder.socket();
+    let thread = std::thread::spawn(move || {
+        for seed in 0..RUNS {
+            let (mut stream, _) = listener.accept().unwrap();
+            take_request(&mut stream);
+            // In two pieces, at a place of its own. The client may have closed already.
+            let bytes = mangled(seed);
+            let (first, second) = bytes.split_at(seed as usize % bytes.len());
+            let _ = stream.write_all(first).and_then(|()| stream.write_all(second));
+        }
+    });
+    let mut whole = 0;
+    let mut client = client(&address, "20s");
+    for seed in 0..RUNS {
+        client.begin().unwrap();
+        client.end().unwrap();
+        let head = client.head().map(drop);
+        let result = match head {
+            Ok(()) | Err(ClientError::Head(_)) => rest(&mut client).map(drop),
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(()) => whole += 1,
+            Err(error) => {
+                assert!(matches!(error, ClientError::Protocol(_) | ClientError::Closed { .. }), "seed {seed}: {error}")
+            }
+        }
+    }
+    // Neither all nor none: the mangling reaches what is checked.
+    assert!((1..RUNS).contains(&whole), "{whole}");
+    thread.join().unwrap();
+}
+
+#[test]
 fn the_longest_record_is_taken() {
     let mut bytes = vec![1, 6, 0, 1, 0xff, 0xff, 0xff, 0];
     bytes.extend(vec![b'x'; 65535 + 255]);

@@ -267,6 +267,42 @@ fn an_answer_before_the_body_was_read_is_an_answer() {
 }
 
 #[test]
+fn a_connection_is_kept_only_after_a_clean_end() {
+    // The application ends the request in the middle of the body, and reads on.
+    let folder = Folder::new();
+    let (address, thread) = canned(&folder, 1, |mut stream| {
+        stream.read_exact(&mut [0; 100_000]).unwrap();
+        stream.write_all(&answer(1, b"A: b\n\nenough", true)).unwrap();
+        while stream.read(&mut [0; 1 << 16]).is_ok_and(|count| count > 0) {}
+    });
+    let mut early = client(&address, "20s");
+    early.set("keep_conn", "1").unwrap();
+    early.begin().unwrap();
+    for _ in 0..64 {
+        early.write(&[0; 1 << 18]).unwrap();
+    }
+    early.end().unwrap();
+    assert_eq!(rest(&mut early).unwrap().0, b"A: b\n\nenough");
+    assert!(!early.is_connected());
+    thread.join().unwrap();
+
+    // Something follows the end.
+    let folder = Folder::new();
+    let (address, thread) = canned(&folder, 1, |mut stream| {
+        take_request(&mut stream);
+        let mut bytes = answer(1, b"A: b\n\nok", true);
+        bytes.extend(answer(1, b"more", false));
+        stream.write_all(&bytes).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    });
+    let mut more = client(&address, "20s");
+    more.set("keep_conn", "1").unwrap();
+    assert_eq!(get(&mut more).unwrap().0, b"A: b\n\nok");
+    assert!(!more.is_connected());
+    thread.join().unwrap();
+}
+
+#[test]
 fn the_head_is_taken_out_and_errors_before_it_are_kept() {
     let folder = Folder::new();
     let (address, thread) = responder(&folder, 2, |request| {

@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace FcgiGuard;
 
-use FcgiGuard\Exception\SystemException;
+use FcgiGuard\Exception\FcgiGuardException;
 use FcgiGuard\Exception\UsageException;
 use FFI;
 
@@ -24,9 +24,11 @@ final class Client
 {
     /** Bytes given to the library at once. */
     private const PIECE = 65536;
+    private const INTERRUPTED = -404;
 
     private readonly FFI $ffi;
     private FFI\CData $handle;
+    private FFI\CData $error;
     private ?FFI\CData $buffer = null;
     private bool $connected = false;
     private int $turn = 0;
@@ -50,6 +52,7 @@ final class Client
     ) {
         $this->ffi = Library::load();
         $this->handle = $this->ffi->fcgiguard_client_new();
+        $this->error = $this->ffi->fcgiguard_error_new();
         $options = ['timeout' => $timeout, 'keep_conn' => $keepConn ? '1' : '0', 'idle_timeout' => $idleTimeout, 'hold' => $hold, 'interruptible' => '1'];
         foreach ($options as $name => $value) {
             $this->call('set', $name, $value);
@@ -61,6 +64,7 @@ final class Client
     {
         if (isset($this->handle)) {
             $this->ffi->fcgiguard_client_free($this->handle);
+            $this->ffi->fcgiguard_error_free($this->error);
         }
     }
 
@@ -204,20 +208,20 @@ final class Client
         return $this->ffi->cast('uint8_t *', FFI::addr($this->buffer));
     }
 
-    /** Calls fcgiguard_client_NAME with the handle, the arguments and an error. */
+    /** Calls fcgiguard_client_NAME with the handle, the arguments and the client's own error object. */
     private function call(string $name, mixed ...$arguments): int
     {
         $function = "fcgiguard_client_$name";
-        while (true) {
-            try {
-                return Library::call(fn ($error) => $this->ffi->$function($this->handle, ...[...$arguments, $error]));
-            } catch (SystemException $error) {
-                if ($error->name !== 'interrupted') {
-                    throw $error;
-                }
-                // PHP runs signal handlers between its operations: here. The same call then goes on.
-            }
+        $arguments[] = $this->error;
+        do {
+            $result = $this->ffi->$function($this->handle, ...$arguments);
+            // PHP runs signal handlers between its operations: here. The same call then goes on.
+        } while ($result === self::INTERRUPTED);
+        if ($result < 0) {
+            $code = $this->ffi->fcgiguard_code_name($result) ?? 'unknown';
+            throw FcgiGuardException::of($result, $code, $this->ffi->fcgiguard_error_message($this->error));
         }
+        return $result;
     }
 
     /** @return list<array{string, string}> */

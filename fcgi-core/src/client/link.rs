@@ -44,7 +44,9 @@ impl Link {
             let share = deadline.saturating_sub(now) / (targets.len() - at) as u64;
             match connect(target, now.saturating_add(share), options.timeout_ms) {
                 Ok(fd) => {
-                    net::set_nodelay(fd.as_fd());
+                    if matches!(target, SockAddr::Inet(_)) {
+                        net::set_nodelay(fd.as_fd());
+                    }
                     let conn = RequesterConn::new(Limits::default());
                     let (out, sent, id, requests, before) = (Vec::new(), 0, 0, 0, 0);
                     return Ok(Link { fd, conn, id, out, sent, deaf: false, whole: false, requests, before });

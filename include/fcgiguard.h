@@ -60,6 +60,13 @@ typedef enum {
 typedef struct fcgiguard_error fcgiguard_error;
 
 /*
+ A client of one FastCGI application, with one request at a time: connect, then for each request param, begin, write, end, read
+ until 0. A request that failed (any error but wrong_state, limit_exceeded and those of arguments) has lost its connection; the
+ next begin makes another one.
+ */
+typedef struct fcgiguard_client fcgiguard_client;
+
+/*
  A pre-fork pool: options, then open, then step or run until it has ended.
  */
 typedef struct fcgiguard_pool fcgiguard_pool;
@@ -108,6 +115,162 @@ typedef struct fcgiguard_trace fcgiguard_trace;
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/*
+ A client that is not connected. Free it with fcgiguard_client_free.
+ */
+fcgiguard_client *fcgiguard_client_new(void);
+
+/*
+ Frees a client and closes its connection; NULL is allowed.
+
+ `client` is NULL or came from fcgiguard_client_new and is not used afterwards.
+ */
+void fcgiguard_client_free(fcgiguard_client *client);
+
+/*
+ Sets an option: timeout (of a connect, and of a request from begin to its end; 60s; 0 is none), idle_timeout (longest wait without
+ a byte; 0, none), keep_conn (0 or 1; 0), role (responder, authorizer, filter), hold (size of the answer that may wait while the
+ body is written; 64M), head_bytes (64k), head_fields (256), interruptible (0 or 1; 0: with 1 a signal ends a wait of write, read or
+ head with the error interrupted, and the same call goes on). Errors: unknown_option, invalid_option.
+
+ `client` is valid; `name` and `value` are NUL-terminated; `error` is NULL or valid.
+ */
+int32_t fcgiguard_client_set(fcgiguard_client *client,
+                             const char *name,
+                             const char *value,
+                             fcgiguard_error *error);
+
+/*
+ Connects, after closing what was open. Errors: invalid_address, unresolved_host, no_socket, refused, denied, backlog_full,
+ connect_timeout.
+
+ `client` is valid; `address` is NUL-terminated; `error` is NULL or valid.
+ */
+int32_t fcgiguard_client_connect(fcgiguard_client *client,
+                                 const char *address,
+                                 fcgiguard_error *error);
+
+/*
+ Adds a param to the next request; they are sent in this order. Name and value are bytes.
+
+ `client` is valid; `name` and `value` are readable for their lengths; `error` is NULL or valid.
+ */
+int32_t fcgiguard_client_param(fcgiguard_client *client,
+                               const uint8_t *name,
+                               size_t name_len,
+                               const uint8_t *value,
+                               size_t value_len,
+                               fcgiguard_error *error);
+
+/*
+ Begins a request with the params so far, over the kept connection or a new one; nothing is sent before the first write, end or
+ read. Its timeout counts from here. The params are used up, also when no connection can be had.
+
+ `client` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_client_begin(fcgiguard_client *client,
+                               fcgiguard_error *error);
+
+/*
+ Writes a piece of the body (STDIN) and holds what is answered meanwhile. Returns the number of bytes taken: `len`, or fewer if more
+ was answered than `hold` allows; then read, and write the rest (the next write is limit_exceeded until something was read).
+ Once the application has ended the request or is gone, the body is dropped, and read tells.
+
+ `client` is valid; `input` is readable for `len` bytes; `error` is NULL or valid.
+ */
+int64_t fcgiguard_client_write(fcgiguard_client *client,
+                               const uint8_t *input,
+                               size_t len,
+                               fcgiguard_error *error);
+
+/*
+ Writes a piece of a filter's data, after its body; as fcgiguard_client_write.
+
+ As fcgiguard_client_write.
+ */
+int64_t fcgiguard_client_write_data(fcgiguard_client *client,
+                                    const uint8_t *input,
+                                    size_t len,
+                                    fcgiguard_error *error);
+
+/*
+ Ends the body. What the peer does not take at once is sent by the reads that follow.
+
+ `client` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_client_end(fcgiguard_client *client, fcgiguard_error *error);
+
+/*
+ The next piece of the answer: 1 of STDOUT, 2 of STDERR, 0 when the request is over. The bytes are valid until the next call with
+ this client. Errors: timeout, closed (no answer), truncated, and those of the protocol.
+
+ `client` is valid; `input` and `len` are writable; `error` is NULL or valid.
+ */
+int32_t fcgiguard_client_read(fcgiguard_client *client,
+                              const uint8_t **input,
+                              size_t *len,
+                              fcgiguard_error *error);
+
+/*
+ Waits for the CGI head and takes it out of the answer: the HTTP status, 100 to 999. read then gives the body. Errors beside those
+ of read: unexpected (no head) and limit_exceeded; after these, read gives the whole answer as it came.
+
+ `client` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_client_head(fcgiguard_client *client,
+                              fcgiguard_error *error);
+
+/*
+ A field of the head by its place: 1, or 0 past the end; the head must have been taken. Valid until the next begin.
+
+ `client` is valid; the four out arguments are writable; `error` is NULL or valid.
+ */
+int32_t fcgiguard_client_header_at(fcgiguard_client *client,
+                                   size_t index,
+                                   const uint8_t **name,
+                                   size_t *name_len,
+                                   const uint8_t **value,
+                                   size_t *value_len,
+                                   fcgiguard_error *error);
+
+/*
+ What the application returned, 0 to 4294967295; -1 before the answer's end and for NULL.
+
+ `client` is NULL or valid.
+ */
+int64_t fcgiguard_client_app_status(fcgiguard_client *client);
+
+/*
+ What the protocol says: 0 complete, 1 cannot multiplex, 2 overloaded, 3 unknown role; -1 before the answer's end and for NULL.
+
+ `client` is NULL or valid.
+ */
+int32_t fcgiguard_client_protocol_status(fcgiguard_client *client);
+
+/*
+ 1 if a connection is open: after an answer's end, if it was kept; 0 if not and for NULL.
+
+ `client` is NULL or valid.
+ */
+int32_t fcgiguard_client_is_connected(fcgiguard_client *client);
+
+/*
+ Asks the application to give the request up. Read on to see its end, or drop it: begin, connect, close and free close its
+ connection, which stops applications that do not look at the wish.
+
+ `client` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_client_abort(fcgiguard_client *client,
+                               fcgiguard_error *error);
+
+/*
+ Closes the connection; an answer that was not read to its end is lost. The next begin connects to the same address.
+
+ `client` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_client_close(fcgiguard_client *client,
+                               fcgiguard_error *error);
 
 /*
  Makes an empty error (code 0, message ""). Free it with fcgiguard_error_free.

@@ -6,6 +6,7 @@ typedef enum {
   FCGIGUARD_STEP_ENDED = 3,
 } fcgiguard_step;
 typedef struct fcgiguard_error fcgiguard_error;
+typedef struct fcgiguard_client fcgiguard_client;
 typedef struct fcgiguard_pool fcgiguard_pool;
 typedef int32_t (*fcgiguard_fork_fn)(void *userdata);
 typedef struct fcgiguard_event fcgiguard_event;
@@ -15,6 +16,52 @@ typedef struct fcgiguard_report fcgiguard_report;
 typedef struct fcgiguard_responder fcgiguard_responder;
 typedef struct fcgiguard_request fcgiguard_request;
 typedef struct fcgiguard_trace fcgiguard_trace;
+fcgiguard_client *fcgiguard_client_new(void);
+void fcgiguard_client_free(fcgiguard_client *client);
+int32_t fcgiguard_client_set(fcgiguard_client *client,
+                             const char *name,
+                             const char *value,
+                             fcgiguard_error *error);
+int32_t fcgiguard_client_connect(fcgiguard_client *client,
+                                 const char *address,
+                                 fcgiguard_error *error);
+int32_t fcgiguard_client_param(fcgiguard_client *client,
+                               const uint8_t *name,
+                               size_t name_len,
+                               const uint8_t *value,
+                               size_t value_len,
+                               fcgiguard_error *error);
+int32_t fcgiguard_client_begin(fcgiguard_client *client,
+                               fcgiguard_error *error);
+int64_t fcgiguard_client_write(fcgiguard_client *client,
+                               const uint8_t *input,
+                               size_t len,
+                               fcgiguard_error *error);
+int64_t fcgiguard_client_write_data(fcgiguard_client *client,
+                                    const uint8_t *input,
+                                    size_t len,
+                                    fcgiguard_error *error);
+int32_t fcgiguard_client_end(fcgiguard_client *client, fcgiguard_error *error);
+int32_t fcgiguard_client_read(fcgiguard_client *client,
+                              const uint8_t **input,
+                              size_t *len,
+                              fcgiguard_error *error);
+int32_t fcgiguard_client_head(fcgiguard_client *client,
+                              fcgiguard_error *error);
+int32_t fcgiguard_client_header_at(fcgiguard_client *client,
+                                   size_t index,
+                                   const uint8_t **name,
+                                   size_t *name_len,
+                                   const uint8_t **value,
+                                   size_t *value_len,
+                                   fcgiguard_error *error);
+int64_t fcgiguard_client_app_status(fcgiguard_client *client);
+int32_t fcgiguard_client_protocol_status(fcgiguard_client *client);
+int32_t fcgiguard_client_is_connected(fcgiguard_client *client);
+int32_t fcgiguard_client_abort(fcgiguard_client *client,
+                               fcgiguard_error *error);
+int32_t fcgiguard_client_close(fcgiguard_client *client,
+                               fcgiguard_error *error);
 fcgiguard_error *fcgiguard_error_new(void);
 void fcgiguard_error_free(fcgiguard_error *error);
 int32_t fcgiguard_error_code(const fcgiguard_error *error);

@@ -176,6 +176,8 @@ report_DESTROY(report)
   CODE:
     fcgiguard_report_free(report);
 
+INCLUDE: Client.xs
+
 MODULE = FCGI::Guard  PACKAGE = FCGI::Guard::Pool  PREFIX = pool_
 
 FCGI::Guard::Pool

@@ -8,6 +8,7 @@ mod demo;
 mod echo;
 mod flags;
 mod probe;
+mod request;
 mod run;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ type Command = fn(Vec<OsString>) -> ExitCode;
 /// Name, what it does in one line, and its entry.
 const COMMANDS: &[(&str, &str, Command)] = &[
     ("probe", "ask FastCGI servers whether they serve", probe::main),
+    ("request", "send one request and print its answer", request::main),
     ("run", "keep a pool of a FastCGI command's processes", run::main),
     ("check", "find every fault in a configuration of run", run::check),
     ("demo", "all of it in front of your eyes, within a minute", demo::main),

@@ -1,7 +1,7 @@
 //! The one error table: every front end takes its numbers, names and texts from here.
 //!
 //! A number is never reused. Groups of a hundred: 1 arguments and options, 2 addresses and sockets, 3 the wire,
-//! 4 the operating system, 5 the probe's verdicts, 6 the manager, 7 the worker and request, 9 ourselves.
+//! 4 the operating system, 5 the probe's verdicts and the same of the client, 6 the manager, 7 the worker and request, 9 ourselves.
 
 use std::fmt;
 
@@ -102,8 +102,8 @@ codes! {
     OutOfMemory = -402, "out_of_memory", "Free memory or lower the limits.";
     /// A deadline passed.
     Timeout = -403, "timeout", "Raise the deadline, or find out why the peer is slow.";
-    /// The call was interrupted because the process is asked to leave.
-    Interrupted = -404, "interrupted", "Finish and leave; this is how a drain looks from inside.";
+    /// A signal ended the wait, and nothing was lost.
+    Interrupted = -404, "interrupted", "Do what the signal asks for; then make the same call again, or leave.";
     /// A command cannot be found or executed.
     CommandNotFound = -405, "command_not_found", "Check the path, the execute permission and the interpreter line.";
     /// The process lacks a right it needs.

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod address;
+pub mod client;
 pub mod conn;
 pub mod decode;
 pub mod encode;

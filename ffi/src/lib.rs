@@ -4,6 +4,7 @@
 //! exported body runs in [`handle::guard`].
 #![allow(clippy::missing_safety_doc)] // each function's C comment states the duties in the header's words
 
+mod client;
 mod error;
 mod handle;
 mod pool;

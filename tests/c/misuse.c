@@ -32,10 +32,13 @@ int main(void)
     fcgiguard_pool *pool = fcgiguard_pool_new();
     fcgiguard_probe *probe = fcgiguard_probe_new();
     fcgiguard_responder *responder = fcgiguard_responder_new();
+    fcgiguard_client *client = fcgiguard_client_new();
     fcgiguard_request *request = NULL;
     fcgiguard_report *report = NULL;
     fcgiguard_worker *worker = NULL;
     fcgiguard_event *event = NULL;
+    const uint8_t *piece = NULL;
+    size_t len = 0;
     size_t at;
     int codes = 0, options = 0, status = 0;
     pid_t child;
@@ -64,6 +67,25 @@ int main(void)
     CHECK(fcgiguard_worker_is_leaving(NULL) == 0 && fcgiguard_pool_get(NULL, "workers") == NULL);
     CHECK(fcgiguard_report_text(NULL, "line") == NULL && fcgiguard_report_exit_code(NULL) == 3);
     CHECK(fcgiguard_trace_new("nonsense") == NULL && fcgiguard_trace_new(NULL) == NULL);
+    CHECK(is(fcgiguard_client_set(NULL, "timeout", "1s", error), "null_argument"));
+    CHECK(is(fcgiguard_client_set(client, NULL, "1s", error), "null_argument"));
+    CHECK(is(fcgiguard_client_set(client, "timeout", NULL, error), "null_argument"));
+    CHECK(is(fcgiguard_client_connect(NULL, "/x", error), "null_argument"));
+    CHECK(is(fcgiguard_client_connect(client, NULL, error), "null_argument"));
+    CHECK(is(fcgiguard_client_param(NULL, (const uint8_t *)"A", 1, NULL, 0, error), "null_argument"));
+    CHECK(is(fcgiguard_client_param(client, NULL, 1, NULL, 0, error), "null_argument"));
+    CHECK(is(fcgiguard_client_param(client, (const uint8_t *)"A", 1, NULL, 1, error), "null_argument"));
+    CHECK(is(fcgiguard_client_begin(NULL, error), "null_argument") && is(fcgiguard_client_end(NULL, error), "null_argument"));
+    CHECK(is((int32_t)fcgiguard_client_write(NULL, (const uint8_t *)"x", 1, error), "null_argument"));
+    CHECK(is((int32_t)fcgiguard_client_write_data(NULL, (const uint8_t *)"x", 1, error), "null_argument"));
+    CHECK(is(fcgiguard_client_read(NULL, &piece, &len, error), "null_argument"));
+    CHECK(is(fcgiguard_client_read(client, NULL, &len, error), "null_argument"));
+    CHECK(is(fcgiguard_client_read(client, &piece, NULL, NULL), "null_argument"));
+    CHECK(is(fcgiguard_client_head(NULL, error), "null_argument") && is(fcgiguard_client_abort(NULL, error), "null_argument"));
+    CHECK(is(fcgiguard_client_header_at(NULL, 0, &piece, &len, &piece, &len, error), "null_argument"));
+    CHECK(is(fcgiguard_client_close(NULL, error), "null_argument") && fcgiguard_client_is_connected(NULL) == 0);
+    CHECK(fcgiguard_client_app_status(NULL) == -1 && fcgiguard_client_protocol_status(NULL) == -1);
+    fcgiguard_client_free(NULL);
     fcgiguard_pool_free(NULL);
     fcgiguard_error_free(NULL);
     fcgiguard_request_free(NULL);
@@ -86,6 +108,23 @@ int main(void)
     CHECK(is(fcgiguard_responder_attach(responder, 1, NULL, error), "invalid_descriptor"));
     CHECK(fcgiguard_worker_from_environment(&worker, error) == 0 && worker == NULL);
 
+    /* A client: nothing before connect, and an argument's fault is not the connection's. */
+    CHECK(is(fcgiguard_client_begin(client, error), "wrong_state") && is(fcgiguard_client_end(client, error), "wrong_state"));
+    CHECK(is((int32_t)fcgiguard_client_write(client, (const uint8_t *)"x", 1, error), "wrong_state"));
+    CHECK(is((int32_t)fcgiguard_client_write_data(client, (const uint8_t *)"x", 1, error), "wrong_state"));
+    CHECK(is(fcgiguard_client_read(client, &piece, &len, error), "wrong_state") && is(fcgiguard_client_abort(client, error), "wrong_state"));
+    CHECK(is(fcgiguard_client_head(client, error), "wrong_state") && fcgiguard_client_app_status(client) == -1);
+    CHECK(is(fcgiguard_client_header_at(client, 0, &piece, &len, &piece, &len, error), "wrong_state"));
+    CHECK(is(fcgiguard_client_param(client, (const uint8_t *)"A", 0, NULL, 0, error), "invalid_argument"));
+    CHECK(is(fcgiguard_client_set(client, "nonsense", "1", error), "unknown_option"));
+    CHECK(is(fcgiguard_client_set(client, "keep_conn", "2", error), "invalid_option"));
+    CHECK(is(fcgiguard_client_set(client, "role", "king", error), "invalid_option"));
+    CHECK(is(fcgiguard_client_connect(client, "nonsense", error), "invalid_address"));
+    CHECK(is(fcgiguard_client_connect(client, "fd:0", error), "invalid_address"));
+    CHECK(is(fcgiguard_client_connect(client, "/nonexistent/x.sock", error), "no_socket"));
+    CHECK(strstr(fcgiguard_error_message(error), "/nonexistent/x.sock") != NULL);
+    CHECK(is(fcgiguard_client_begin(client, error), "no_socket") && fcgiguard_client_close(client, error) == 0);
+
     /* Every fault at once, and nothing bound. */
     fcgiguard_pool_set(pool, "workers", "0", error);
     fcgiguard_pool_set(pool, "listen", "/nonexistent/folder/x.sock", error);
@@ -101,12 +140,18 @@ int main(void)
     child = fork();
     if (child == 0) {
         int ok = is(fcgiguard_pool_set(pool, "workers", "2", NULL), "wrong_process") &&
-                 is(fcgiguard_probe_set(probe, "timeout", "1s", NULL), "wrong_process");
+                 is(fcgiguard_probe_set(probe, "timeout", "1s", NULL), "wrong_process") &&
+                 is(fcgiguard_client_begin(client, NULL), "wrong_process") && fcgiguard_client_app_status(client) == -1;
+        fcgiguard_client_free(client);
+        fcgiguard_responder_free(responder);
+        fcgiguard_probe_free(probe);
         fcgiguard_pool_free(pool);
+        fcgiguard_error_free(error);
         _exit(ok ? 0 : 1);
     }
     CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 
+    fcgiguard_client_free(client);
     fcgiguard_responder_free(responder);
     fcgiguard_probe_free(probe);
     fcgiguard_pool_free(pool);

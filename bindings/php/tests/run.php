@@ -106,6 +106,8 @@ check($error instanceof UsageException && $error->getCode() === -201 && $error->
 $error = thrown(static fn () => Probe::check('/x', timeout: 'soon'));
 check($error instanceof UsageException && $error->name === 'invalid_option', 'and so is a wrong option');
 
+require __DIR__ . '/client.php';
+
 array_map('unlink', glob("$folder/*") ?: []);
 rmdir($folder);
 echo "php: $passed passed, $failed failed\n";

@@ -13,6 +13,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+mod client;
 mod errors;
 
 use errors::raise;
@@ -290,6 +291,7 @@ fn option_table() -> Vec<(&'static str, &'static str, &'static str, &'static str
 fn _fcgiguard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<Trace>()?;
+    module.add_class::<client::Client>()?;
     module.add_class::<Pool>()?;
     module.add_class::<Worker>()?;
     module.add_function(wrap_pyfunction!(probe_json, module)?)?;

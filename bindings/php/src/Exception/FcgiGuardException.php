@@ -23,6 +23,8 @@ class FcgiGuardException extends \RuntimeException
             -1, -2 => new UsageException($message, $code, $name),
             -3 => new ProtocolException($message, $code, $name),
             -4 => new SystemException($message, $code, $name),
+            -5 => new ConnectionException($message, $code, $name),
+            -6 => new PoolException($message, $code, $name),
             default => new self($message, $code, $name),
         };
     }

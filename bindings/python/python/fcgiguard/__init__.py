@@ -10,6 +10,7 @@ from __future__ import annotations
 from ._fcgiguard import Worker, __version__, error_table, option_table
 from .errors import Error, InternalError, PoolError, ProtocolError, RequestError, SystemCallError, UsageError
 from .pool import Event, Pool
+from .client import Client, Response
 from .probing import ProbeReport, probe, probe_many
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "InternalError",
     "Pool",
     "PoolError",
+    "Client",
+    "Response",
     "ProbeReport",
     "ProtocolError",
     "RequestError",

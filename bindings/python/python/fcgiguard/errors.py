@@ -27,7 +27,7 @@ class ProtocolError(Error):
 
 
 class SystemCallError(Error, OSError):
-    """A system call failed, or a deadline passed."""
+    """A system call failed, a deadline passed, or a server could not be reached or did not answer."""
 
 
 class PoolError(Error):
@@ -42,7 +42,7 @@ class InternalError(Error):
     """A fault of fcgiguard itself. Please report it."""
 
 
-_GROUPS = {1: UsageError, 2: UsageError, 3: ProtocolError, 4: SystemCallError, 6: PoolError, 7: RequestError, 9: InternalError}
+_GROUPS = {1: UsageError, 2: UsageError, 3: ProtocolError, 4: SystemCallError, 5: SystemCallError, 6: PoolError, 7: RequestError, 9: InternalError}
 
 
 def make(code: int, name: str, message: str) -> Error:

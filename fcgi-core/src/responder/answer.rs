@@ -302,6 +302,9 @@ impl Responder {
             self.link = Some(link);
         } else if complete || given_up {
             self.close(link);
+        } else if self.detached {
+            self.linger(&link);
+            self.close(link);
         } else {
             // Closing with bytes unread would reset the connection and may destroy the answer on its way.
             let _ = net::shutdown_write(link.fd.as_fd());

@@ -46,6 +46,11 @@ impl Link {
             && self.conn.end(0, 0, ProtocolStatus::RequestComplete, &mut Vec::new()) == AfterEnd::Close
     }
 
+    /// It is in no set of waiting connections any more.
+    pub fn unregistered(&mut self) {
+        self.token = None;
+    }
+
     pub fn new(fd: OwnedFd, conn: ResponderConn) -> Link {
         Link { fd, conn, waits: Waits::Head, since: 0, dropped: 0, begun: None, served: false, token: None }
     }

@@ -16,6 +16,7 @@
 mod accept;
 mod answer;
 mod cgi;
+mod detach;
 mod gate;
 mod link;
 mod options;
@@ -128,6 +129,8 @@ pub struct Responder {
     /// New connections that are not given time for their first byte.
     impatient: u32,
     said_ready: bool,
+    /// Made by `detach`: it has one request, and nothing waits on it.
+    detached: bool,
     stats: Stats,
 }
 
@@ -186,6 +189,7 @@ impl Responder {
             leave: false,
             impatient: 0,
             said_ready: false,
+            detached: false,
             stats: Stats::default(),
         })
     }

@@ -633,8 +633,8 @@ int32_t fcgiguard_request_is_aborted(fcgiguard_request *request, fcgiguard_error
 
 /*
  Parts the request from its responder, which may accept the next one meanwhile; the request may go to another thread. Its
- connection is closed after it. Called between other calls of both. 1 if done; 0 if it cannot be (plain CGI): then the request
- still is the responder's.
+ connection goes back to the responder when it is finished. Called between other calls of both. 1 if done; 0 if it cannot be (plain
+ CGI): then the request still is the responder's.
 
  `request` is valid; `error` is NULL or valid.
  */

@@ -18,7 +18,7 @@
  *              they do, they wait until the requests that other threads have in hand are finished.
  * Limits       Heads, bodies and answers have the limits and timeouts of fcgiguard_responder_set; libfcgi has none. A
  *              `Proxy:` header does not become HTTP_PROXY.
- * Plain CGI    FCGX_Accept* serve it too; in libfcgi only FCGI_Accept does.
+ * Plain CGI    FCGX_Accept* serve it too, once in a process; in libfcgi only FCGI_Accept does.
  * Order        stdout and stderr are buffered apart and sent at the latest when the request is finished.
  * Errors       FCGX_GetError gives EPIPE when the web server is gone, ETIMEDOUT, ENOMEM, EIO, or an FCGX_ code.
  *

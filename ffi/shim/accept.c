@@ -30,6 +30,8 @@ static struct acceptor *unused_acceptors;
 static struct Params *unused_params;
 static int spare;
 static int in_hand;
+/* Threads that look for a request. One that a manager's worker has may have taken a connection already. */
+static int seeking;
 static int acceptors;
 static int cgi_taken;
 static fcgiguard_worker *worker;
@@ -109,7 +111,7 @@ static void in_child(void)
     unused_acceptors = NULL;
     unused_params = NULL;
     worker = NULL;
-    spare = in_hand = acceptors = 0;
+    spare = in_hand = seeking = acceptors = 0;
 }
 
 static void on_usr1(int signo)
@@ -282,16 +284,15 @@ static char **make_envp(fcgiguard_request *request, int role)
     return envp;
 }
 
-/* The program is about to leave: requests that other threads have in hand come first. */
-static void wait_for_others(struct acceptor *a)
+/* The program is about to leave: requests that others have in hand come first, all but those of `own`. */
+static void wait_for_others(const struct acceptor *own)
 {
     struct timespec until;
 
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += LEAVE_WAIT_S;
     pthread_mutex_lock(&lock);
-    /* What this thread has accepted is waited for only if others are known to finish such. */
-    while (in_hand - (a->finished_elsewhere ? 0 : a->open) > 0) {
+    while (in_hand > (own ? own->open : 0) || ((worker || cgi_taken) && seeking > 0)) {
         if (pthread_cond_timedwait(&finished, &lock, &until) != 0) break;
     }
     pthread_mutex_unlock(&lock);
@@ -314,6 +315,21 @@ static int32_t find(struct acceptor *a, FCGX_Request *request, fcgiguard_request
     }
 }
 
+static void over(struct Params *p)
+{
+    struct acceptor *by = p->by;
+    int here = p->generation == generation, elsewhere = !pthread_equal(p->thread, pthread_self());
+
+    drop_params(p);
+    if (!here) return;
+    pthread_mutex_lock(&lock);
+    in_hand--;
+    by->open--;
+    if (elsewhere) by->finished_elsewhere = 1;
+    pthread_cond_broadcast(&finished);
+    pthread_mutex_unlock(&lock);
+}
+
 int FCGX_Accept_r(FCGX_Request *request)
 {
     struct acceptor *a;
@@ -324,22 +340,41 @@ int FCGX_Accept_r(FCGX_Request *request)
     if (FCGX_Init() != 0) return -ENOMEM;
     FCGX_Finish_r(request);
     a = acceptor_of(request->listen_sock, &why);
-    if (!a) return -why;
-    pthread_mutex_lock(&a->lock);
-    if (a->hand) {
-        a->hands_over = 1;
-        if (detach(a) < 0) {
-            pthread_mutex_unlock(&a->lock);
-            return -ECANCELED;
-        }
+    if (!a) {
+        /* Another thread has the one request of plain CGI. */
+        if (why == ECANCELED) wait_for_others(NULL);
+        return -why;
     }
+    pthread_mutex_lock(&a->lock);
+    if (a->hand) a->hands_over = 1;
+    done = detach(a);
     pthread_mutex_unlock(&a->lock);
+    if (done < 0) {
+        /* Plain CGI again, and this thread had it: another finishes it. */
+        wait_for_others(NULL);
+        return -ECANCELED;
+    }
     p = new_params();
     if (!p) return -ENOMEM;
+    pthread_mutex_lock(&lock);
+    seeking++;
+    pthread_mutex_unlock(&lock);
     done = find(a, request, &p->request, p->error);
+    pthread_mutex_lock(&lock);
+    seeking--;
+    if (done == 1) {
+        in_hand++;
+        a->open++;
+    }
+    pthread_cond_broadcast(&finished);
+    pthread_mutex_unlock(&lock);
+    p->by = a;
+    p->thread = pthread_self();
+    p->generation = generation;
     if (done != 1) {
         drop_params(p);
-        if (done == 0) wait_for_others(a);
+        /* What this thread has accepted is waited for only if others are known to finish such. */
+        if (done == 0) wait_for_others(a->finished_elsewhere ? NULL : a);
         return done == 0 ? -ECANCELED : done == -EINTR ? -EINTR : -EIO;
     }
     request->role = fcgiguard_request_role(p->request);
@@ -347,23 +382,16 @@ int FCGX_Accept_r(FCGX_Request *request)
     if (!p->envp) {
         /* Its connection is closed at the next accept, after an empty answer. */
         fcgiguard_request_free(p->request);
-        drop_params(p);
+        over(p);
         return -ENOMEM;
     }
     p->of = request;
-    p->by = a;
-    p->thread = pthread_self();
-    p->generation = generation;
     shim_streams_init(p);
     pthread_mutex_lock(&a->lock);
     a->hand = p;
     __atomic_store_n(&p->acceptor, a, __ATOMIC_RELEASE);
     if (a->hands_over) detach(a);
     pthread_mutex_unlock(&a->lock);
-    pthread_mutex_lock(&lock);
-    in_hand++;
-    a->open++;
-    pthread_mutex_unlock(&lock);
     request->paramsPtr = p;
     request->requestId = request->isBeginProcessed = 1;
     request->keepConnection = request->appStatus = 0;
@@ -385,21 +413,6 @@ static struct Params *take(FCGX_Request *request)
     request->envp = NULL;
     request->requestId = request->isBeginProcessed = request->nWriters = request->detached = 0;
     return p;
-}
-
-static void over(struct Params *p)
-{
-    struct acceptor *by = p->by;
-    int here = p->generation == generation, elsewhere = !pthread_equal(p->thread, pthread_self());
-
-    drop_params(p);
-    if (!here) return;
-    pthread_mutex_lock(&lock);
-    in_hand--;
-    by->open--;
-    if (elsewhere) by->finished_elsewhere = 1;
-    pthread_cond_broadcast(&finished);
-    pthread_mutex_unlock(&lock);
 }
 
 void FCGX_Finish_r(FCGX_Request *request)

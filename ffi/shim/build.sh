@@ -14,8 +14,11 @@ for source in ffi/shim/*.c; do
         -c "$source" -o "$objects/$(basename "$source" .c).o"
 done
 # Replaced, not rewritten: a running program may have it mapped.
-rm -f "$out/libfcgiguard_fcgiapp.a" "$out/libfcgiguard_fcgiapp.so"
+shared=libfcgiguard_fcgiapp.so.0
+rm -f "$out/libfcgiguard_fcgiapp.a" "$out/$shared"
 ar rcs "$out/libfcgiguard_fcgiapp.a" "$objects"/*.o
-# shellcheck disable=SC2086
-${CC:-cc} -shared -pthread ${CFLAGS:-} -Wl,-soname,libfcgiguard_fcgiapp.so.0 -Wl,--version-script=ffi/shim/exports.map \
-    -Wl,--no-undefined "$objects"/*.o -L"$lib" -lfcgiguard -o "$out/libfcgiguard_fcgiapp.so"
+# The two libraries stand side by side, here and where they are installed.
+# shellcheck disable=SC2086,SC2016
+${CC:-cc} -shared -pthread ${CFLAGS:-} -Wl,-soname,$shared -Wl,--version-script=ffi/shim/exports.map -Wl,--no-undefined \
+    "$objects"/*.o -L"$lib" -lfcgiguard -Wl,-rpath,'$ORIGIN' -o "$out/$shared"
+ln -sf $shared "$out/libfcgiguard_fcgiapp.so"

@@ -1,9 +1,46 @@
 //! A request that leaves its responder, for programs where one thread accepts and others serve.
 //!
-//! The connection goes with it and is closed after the answer, since nobody waits for its next request.
+//! The connection goes with it. After the answer it goes back, over a list and a pipe, to be kept or to linger among those
+//! that its first responder waits for; if that one is gone, it is closed.
 
-use super::link::Link;
+use super::link::{Link, RETURNED};
 use super::*;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where connections of detached requests come back to.
+#[derive(Debug)]
+pub(super) struct Home {
+    links: Mutex<Vec<Link>>,
+    /// Readable when there are some.
+    wake: OwnedFd,
+    ring: OwnedFd,
+}
+
+impl Home {
+    fn new() -> Result<Arc<Home>> {
+        let (wake, ring) = fd::pipe()?;
+        Ok(Arc::new(Home { links: Mutex::default(), wake, ring }))
+    }
+
+    pub(super) fn wake(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    fn give_back(self: Arc<Home>, link: Box<Link>) {
+        // Nobody else has it: the first responder is gone, and dropping the connection closes it.
+        if Arc::strong_count(&self) > 1 {
+            self.links.lock().unwrap_or_else(PoisonError::into_inner).push(*link);
+            // A full pipe wakes as well.
+            let _ = fd::write(self.ring.as_fd(), &[0]);
+        }
+    }
+
+    fn take(&self) -> Vec<Link> {
+        let mut bytes = [0; 64];
+        let _ = fd::read(self.wake.as_fd(), &mut bytes);
+        std::mem::take(&mut *self.links.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 impl Responder {
     /// Moves the request in hand into a responder of its own, which has no listening socket and ends with that request.
@@ -16,19 +53,28 @@ impl Responder {
         if self.current.cgi {
             return Ok(None);
         }
+        let home = match &self.home {
+            Some(home) => home.clone(),
+            None => {
+                let home = Home::new()?;
+                if let Some(epoll) = &self.epoll {
+                    epoll.add(home.wake(), RETURNED)?;
+                }
+                self.home.insert(home).clone()
+            }
+        };
         let Some(gate) = self.gate.split() else {
             return Ok(None);
         };
         let mut own = Responder::make(None, self.options.clone(), gate)?;
-        own.options.keep_conn = false;
-        own.detached = true;
+        own.back = Some(home);
         own.unix = self.unix;
         own.said_ready = true;
         std::mem::swap(&mut own.buffer, &mut self.buffer);
         (own.at, own.end) = (self.at, self.end);
         (self.at, self.end) = (0, 0);
         own.link = self.link.take();
-        // Its place in the set of waiting connections is given back; from here on it is waited for alone.
+        // Its place in the set of waiting connections is given up; from here on it is waited for alone.
         if let (Some(link), Some(epoll)) = (own.link.as_mut(), &self.epoll) {
             self.table.forget(link, epoll);
             link.unregistered();
@@ -39,27 +85,34 @@ impl Responder {
         Ok(Some(own))
     }
 
-    /// After the answer: drops what the peer still sends, so that it reads the answer instead of a reset. Bounded in time
-    /// and bytes.
-    pub(super) fn linger(&mut self, link: &Link) {
-        let _ = net::shutdown_write(link.fd.as_fd());
-        let until = time::monotonic_coarse_ms().saturating_add(CLOSE_WAIT_MS);
-        let mut dropped = 0;
-        while dropped <= CLOSE_WAIT_BYTES {
-            let left = until.saturating_sub(time::monotonic_coarse_ms());
-            if left == 0 {
-                return;
-            }
-            match poll::poll(&mut [PollFd::new(link.fd.as_raw_fd(), poll::IN)], left as i32) {
-                Ok(1) => {}
-                Err(e) if e.errno() == libc::EINTR => continue,
-                _ => return,
-            }
-            match net::recv(link.fd.as_fd(), &mut self.buffer) {
-                Ok(0) => return,
-                Ok(count) => dropped += count as u64,
-                Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {}
-                Err(_) => return,
+    /// Whether connections are away with detached requests, so that accept alone must not be waited for.
+    pub(super) fn expects_returns(&self) -> bool {
+        self.home.as_ref().is_some_and(|home| {
+            Arc::strong_count(home) > 1 || !home.links.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        })
+    }
+
+    /// A detached request is over: its connection goes back. Bytes of a next request that were read with this one, which
+    /// no web server sends, cannot go along.
+    pub(super) fn give_back(&mut self, home: Arc<Home>, link: Box<Link>) {
+        if self.at < self.end {
+            self.close(link);
+        } else {
+            home.give_back(link);
+        }
+    }
+
+    /// Takes connections back that detached requests have done with.
+    pub(super) fn take_back(&mut self) {
+        let Some(home) = self.home.clone() else {
+            return;
+        };
+        for link in home.take() {
+            let link = Box::new(link);
+            if link.waits == Waits::Close {
+                self.park(link);
+            } else {
+                self.settle(link);
             }
         }
     }

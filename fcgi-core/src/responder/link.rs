@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Tokens of the epoll set that are no connections.
 pub(super) const LISTEN: u64 = 0;
 pub(super) const LIFELINE: u64 = 1;
-const FIRST: u64 = 2;
+pub(super) const RETURNED: u64 = 2;
+const FIRST: u64 = 3;
 
 /// What a waiting connection waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -15,7 +15,7 @@
  *              a finished one holds no memory. The members from paramsPtr on say nothing (ipcFd is always -1).
  * Leaving      FCGX_Accept* return a negative number when the program should leave: after FCGX_ShutdownPending, SIGUSR1
  *              (caught from FCGX_Init on, if nobody else catches it), or when the manager that started it wants so. Before
- *              they do, they wait until the requests that other threads have in hand are finished.
+ *              they do, they wait (30 s at most) until requests that are still in hand are finished.
  * Limits       Heads, bodies and answers have the limits and timeouts of fcgiguard_responder_set; libfcgi has none. A
  *              `Proxy:` header does not become HTTP_PROXY.
  * Plain CGI    FCGX_Accept* serve it too, once in a process; in libfcgi only FCGI_Accept does.

@@ -181,7 +181,7 @@ static struct acceptor *acceptor_of(int fd, int *why)
     }
     a->fd = fd;
     a->generation = generation;
-    a->hands_over = a->finished_elsewhere = a->open = 0;
+    a->hands_over = 0;
     a->responder = fcgiguard_responder_new();
     pthread_mutex_lock(&lock);
     if (fcgiguard_responder_is_fastcgi(fd)) {
@@ -284,15 +284,15 @@ static char **make_envp(fcgiguard_request *request, int role)
     return envp;
 }
 
-/* The program is about to leave: requests that others have in hand come first, all but those of `own`. */
-static void wait_for_others(const struct acceptor *own)
+/* The program is about to leave: what is in hand comes first. A thread that holds several itself waits in vain, and not long. */
+static void wait_for_others(void)
 {
     struct timespec until;
 
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += LEAVE_WAIT_S;
     pthread_mutex_lock(&lock);
-    while (in_hand > (own ? own->open : 0) || ((worker || cgi_taken) && seeking > 0)) {
+    while (in_hand > 0 || ((worker || cgi_taken) && seeking > 0)) {
         if (pthread_cond_timedwait(&finished, &lock, &until) != 0) break;
     }
     pthread_mutex_unlock(&lock);
@@ -317,15 +317,12 @@ static int32_t find(struct acceptor *a, FCGX_Request *request, fcgiguard_request
 
 static void over(struct Params *p)
 {
-    struct acceptor *by = p->by;
-    int here = p->generation == generation, elsewhere = !pthread_equal(p->thread, pthread_self());
+    int here = p->generation == generation;
 
     drop_params(p);
     if (!here) return;
     pthread_mutex_lock(&lock);
     in_hand--;
-    by->open--;
-    if (elsewhere) by->finished_elsewhere = 1;
     pthread_cond_broadcast(&finished);
     pthread_mutex_unlock(&lock);
 }
@@ -342,7 +339,7 @@ int FCGX_Accept_r(FCGX_Request *request)
     a = acceptor_of(request->listen_sock, &why);
     if (!a) {
         /* Another thread has the one request of plain CGI. */
-        if (why == ECANCELED) wait_for_others(NULL);
+        if (why == ECANCELED) wait_for_others();
         return -why;
     }
     pthread_mutex_lock(&a->lock);
@@ -351,7 +348,7 @@ int FCGX_Accept_r(FCGX_Request *request)
     pthread_mutex_unlock(&a->lock);
     if (done < 0) {
         /* Plain CGI again, and this thread had it: another finishes it. */
-        wait_for_others(NULL);
+        wait_for_others();
         return -ECANCELED;
     }
     p = new_params();
@@ -362,19 +359,13 @@ int FCGX_Accept_r(FCGX_Request *request)
     done = find(a, request, &p->request, p->error);
     pthread_mutex_lock(&lock);
     seeking--;
-    if (done == 1) {
-        in_hand++;
-        a->open++;
-    }
+    in_hand += done == 1;
     pthread_cond_broadcast(&finished);
     pthread_mutex_unlock(&lock);
-    p->by = a;
-    p->thread = pthread_self();
     p->generation = generation;
     if (done != 1) {
         drop_params(p);
-        /* What this thread has accepted is waited for only if others are known to finish such. */
-        if (done == 0) wait_for_others(a->finished_elsewhere ? NULL : a);
+        if (done == 0) wait_for_others();
         return done == 0 ? -ECANCELED : done == -EINTR ? -EINTR : -EIO;
     }
     request->role = fcgiguard_request_role(p->request);

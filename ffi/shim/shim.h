@@ -23,8 +23,6 @@ struct acceptor {
     int fd;
     int generation; /* of the process: a fork makes the old ones useless */
     int hands_over; /* requests are detached at once: others finish them */
-    int finished_elsewhere;
-    int open; /* requests accepted here and not finished */
     fcgiguard_responder *responder;
     struct Params *hand;
 };
@@ -35,8 +33,6 @@ enum source { SOURCE_STDIN, SOURCE_DATA };
 struct Params {
     struct Params *next;
     struct acceptor *acceptor; /* NULL when detached; atomic */
-    struct acceptor *by;
-    pthread_t thread;
     int generation;
     fcgiguard_request *request;
     fcgiguard_error *error;

@@ -5,7 +5,7 @@
 
 use fcgi_core::manager::worker::Worker;
 use fcgi_core::responder::Gate;
-use fcgi_core::sys::time;
+use fcgi_core::sys::{this, time};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ pub struct Share {
 
 impl Share {
     pub fn new(worker: Arc<Worker>) -> Arc<Share> {
-        Arc::new(Share { worker, held: Mutex::default(), gates: AtomicU64::new(0), pid: std::process::id() })
+        Arc::new(Share { worker, held: Mutex::default(), gates: AtomicU64::new(0), pid: this::pid() })
     }
 
     pub fn gate(self: &Arc<Share>) -> SharedGate {
@@ -152,7 +152,7 @@ impl Drop for SharedGate {
     /// responder any more takes no requests.
     fn drop(&mut self) {
         // A forked child's copy says nothing about the line.
-        if self.share.pid != std::process::id() {
+        if self.share.pid != this::pid() {
             return;
         }
         let mut held = self.share.held();

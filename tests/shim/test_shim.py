@@ -302,3 +302,58 @@ def test_under_address_and_undefined_sanitizers(folder, build):
             except (OSError, fcgi.Closed):
                 pass
             assert process.wait(10) == 0, process.output()
+
+
+def ask_role(address, role, params, body, data):
+    """A request in another role than a responder's."""
+    with fcgi.connect(address, 5) as s:
+        s.sendall(fcgi.record(fcgi.BEGIN, bytes([0, role, 0, 0, 0, 0, 0, 0]))
+                  + fcgi.record(fcgi.PARAMS, b"".join(fcgi.pair(*p) for p in params.items())) + fcgi.record(fcgi.PARAMS)
+                  + fcgi.record(fcgi.STDIN, body) + fcgi.record(fcgi.STDIN)
+                  + fcgi.record(fcgi.DATA, data) + fcgi.record(fcgi.DATA))
+        out = b""
+        while True:
+            kind, _, content = fcgi.read_record(s)
+            if kind == fcgi.END:
+                return out
+            if kind == fcgi.STDOUT:
+                out += content
+
+
+@pytest.mark.parametrize("grind", [False, True])
+def test_corners(folder, build, grind):
+    program = build.ours("corners", source=ROOT / "tests" / "shim" / "corners.c")
+    address = f"{folder}/app.sock"
+    command = [need("valgrind", "valgrind"), "--quiet", "--error-exitcode=99", "--leak-check=full", program] if grind else [program]
+    with Process(spawn_fcgi(address, *command), folder, name="corners") as process:
+        wait_listening(address, process)
+        get = lambda query, body=b"": fcgi.request(address, query=query, body=body, timeout=20)  # noqa: E731
+        # Accepting ends by a signal, and the program comes back.
+        get("detach")
+        process.signal(signal.SIGALRM)
+        wait_until("the alarm", lambda: get("alarm").body == b"1")
+        assert ask_role(address, 3, {"QUERY_STRING": ""}, b"x" * 5000, b"one\ntwo").endswith(
+            b"role=3 early=1 error=-5 body=5000 start=0 data=[one][two] eof=1")
+        body = bytes(range(97, 123)) * 600
+        assert get("push", body).body == b"a<< 10000 1 -1 5599 -1"
+        with pytest.raises((fcgi.Closed, OSError)):
+            get("free")
+        assert get("fork").body == b"child 7"
+        assert get("detach").body == b"0 0"
+        assert get("").body == b"y" * 100000 + b"| 3.14|42  |"
+        assert get("shutdown").body == b"last"
+        status = process.wait(30)
+        assert status == 0, (status, process.output())
+
+
+def test_children_of_a_prepared_parent_serve(folder, build):
+    program = build.ours("prefork", source=ROOT / "tests" / "shim" / "prefork.c")
+    address = f"{folder}/own.sock"
+    for _ in range(2):  # the second start finds the first's socket file
+        with Process([program, address], folder, name="prefork") as process:
+            wait_listening(address, process)
+            with concurrent.futures.ThreadPoolExecutor(6) as clients:
+                pids = set(clients.map(lambda _: fcgi.request(address).body, range(60)))
+            assert 1 <= len(pids) <= 3 and str(process.pid).encode() not in pids
+            process.signal(signal.SIGTERM)
+            assert process.wait(10) == 0, process.output()

@@ -27,6 +27,7 @@ deps: ## install what the build and the tests need (apt packages, Python package
 .PHONY: build
 build: ## build everything in release mode
 	$(CARGO) build --release --workspace
+	@ffi/shim/build.sh target/release
 
 .PHONY: demo
 demo: ## the main job: a pool, probed, loaded, hurt, reloaded; ends within a minute (APP='perl app.pl' for your program)
@@ -46,7 +47,7 @@ fmt: ## format the Rust code
 	$(CARGO) fmt --all
 
 .PHONY: install
-install: ## install command, libraries, header and pkg-config file under PREFIX (/usr/local) and DESTDIR
+install: ## install command, libraries, headers, pkg-config and CMake files, manual, units under PREFIX and DESTDIR
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tests/install.sh install
 
 .PHONY: uninstall

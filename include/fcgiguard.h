@@ -677,7 +677,8 @@ int32_t fcgiguard_responder_open(fcgiguard_responder *responder,
 
 /*
  Serves a descriptor that listens already; it stays the caller's and open. `worker`, if not NULL, is this worker of a pool: drains
- and busy marks go through it.
+ and busy marks go through it. Several responders, one in each thread, may share the descriptor (set it non-blocking then, so that
+ none waits in accept for what another took) and the worker.
 
  `responder` is valid; `worker` is NULL or valid; `error` is NULL or valid.
  */
@@ -823,6 +824,22 @@ int32_t fcgiguard_request_set_app_status(fcgiguard_request *request, uint32_t st
  `request` is valid; `error` is NULL or valid.
  */
 int32_t fcgiguard_request_is_aborted(fcgiguard_request *request, fcgiguard_error *error);
+
+/*
+ Parts the request from its responder, which may accept the next one meanwhile; the request may go to another thread. Its
+ connection goes back to the responder when it is finished. Called between other calls of both. 1 if done; 0 if it cannot be (plain
+ CGI): then the request still is the responder's.
+
+ `request` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_request_detach(fcgiguard_request *request,
+                                 fcgiguard_error *error);
+
+/*
+ Every responder of this process leaves after the request in hand; for good. May be called by a signal handler (installed without
+ SA_RESTART, so that a wait ends by it).
+ */
+void fcgiguard_responder_leave_all(void);
 
 /*
  Ends the request: the rest of STDOUT and END_REQUEST go out in one write. Frees the handle, whatever it returns.

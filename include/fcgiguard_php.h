@@ -193,6 +193,9 @@ int32_t fcgiguard_request_send_file(fcgiguard_request *request,
 int32_t fcgiguard_request_flush(fcgiguard_request *request, fcgiguard_error *error);
 int32_t fcgiguard_request_set_app_status(fcgiguard_request *request, uint32_t status, fcgiguard_error *error);
 int32_t fcgiguard_request_is_aborted(fcgiguard_request *request, fcgiguard_error *error);
+int32_t fcgiguard_request_detach(fcgiguard_request *request,
+                                 fcgiguard_error *error);
+void fcgiguard_responder_leave_all(void);
 int32_t fcgiguard_request_finish(fcgiguard_request *request,
                                  fcgiguard_error *error);
 void fcgiguard_request_free(fcgiguard_request *request);

@@ -10,6 +10,7 @@ mod handle;
 mod pool;
 mod probe;
 mod responder;
+mod share;
 mod text;
 mod trace;
 mod worker;

@@ -4,12 +4,15 @@
 
 use crate::error::fcgiguard_error;
 use crate::handle::{guard, guard_or, Fault, Handle};
+use crate::share::Share;
 use crate::text::{bytes, put, text};
 use crate::worker::{fcgiguard_worker, WorkerState};
 use fcgi_core::manager::listen::{self, Listener};
 use fcgi_core::manager::options::PoolOptions;
 use fcgi_core::manager::worker::Worker;
-use fcgi_core::responder::{is_fastcgi, parse_web_server_addrs, Gate, Next, NoGate, Responder, ResponderOptions};
+use fcgi_core::responder::{
+    is_fastcgi, leave_flag, parse_web_server_addrs, Gate, Next, NoGate, Responder, ResponderOptions,
+};
 use fcgi_core::units::{parse_duration_ms, parse_size};
 use fcgi_core::Code;
 use std::cell::RefCell;
@@ -17,6 +20,7 @@ use std::ffi::c_char;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 struct Shared {
@@ -148,7 +152,7 @@ pub unsafe extern "C" fn fcgiguard_responder_open(
             let mut shared = state.shared.borrow_mut();
             not_open(&shared)?;
             let gate: Box<dyn Gate> = match Worker::from_environment()? {
-                Some(worker) => Box::new(Arc::new(worker)),
+                Some(worker) => Box::new(Share::new(Arc::new(worker)).gate()),
                 None => Box::new(NoGate),
             };
             if address.is_null() {
@@ -168,7 +172,8 @@ pub unsafe extern "C" fn fcgiguard_responder_open(
 }
 
 /// Serves a descriptor that listens already; it stays the caller's and open. `worker`, if not NULL, is this worker of a pool: drains
-/// and busy marks go through it.
+/// and busy marks go through it. Several responders, one in each thread, may share the descriptor (set it non-blocking then, so that
+/// none waits in accept for what another took) and the worker.
 ///
 /// # Safety
 /// `responder` is valid; `worker` is NULL or valid; `error` is NULL or valid.
@@ -183,7 +188,7 @@ pub unsafe extern "C" fn fcgiguard_responder_attach(
         let gate: Box<dyn Gate> = if worker.is_null() {
             Box::new(NoGate)
         } else {
-            let share = |state: &mut WorkerState| Ok(state.worker.clone());
+            let share = |state: &mut WorkerState| Ok(state.share.gate());
             // SAFETY: not NULL, and valid by the caller's duty.
             Box::new(unsafe { Handle::with(worker, "worker", share) }?)
         };
@@ -577,6 +582,36 @@ pub unsafe extern "C" fn fcgiguard_request_is_aborted(
 ) -> i32 {
     // SAFETY: the caller's duty.
     guard(error, || unsafe { with(request, |responder| Ok(i32::from(responder.is_aborted()))) })
+}
+
+/// Parts the request from its responder, which may accept the next one meanwhile; the request may go to another thread. Its
+/// connection goes back to the responder when it is finished. Called between other calls of both. 1 if done; 0 if it cannot be (plain
+/// CGI): then the request still is the responder's.
+///
+/// # Safety
+/// `request` is valid; `error` is NULL or valid.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_request_detach(request: *mut fcgiguard_request, error: *mut fcgiguard_error) -> i32 {
+    guard(error, || {
+        // SAFETY: the caller's duty.
+        let Some(own) = (unsafe { with(request, |responder| Ok(responder.detach()?)) })? else {
+            return Ok(0);
+        };
+        let body = |state: &mut RequestState| {
+            let shared = Shared { responder: Some(own), listeners: Vec::new(), turn: state.turn };
+            state.shared = Rc::new(RefCell::new(shared));
+            Ok(1)
+        };
+        // SAFETY: the caller's duty.
+        unsafe { Handle::with(request, "request", body) }
+    })
+}
+
+/// Every responder of this process leaves after the request in hand; for good. May be called by a signal handler (installed without
+/// SA_RESTART, so that a wait ends by it).
+#[no_mangle]
+pub extern "C" fn fcgiguard_responder_leave_all() {
+    leave_flag().store(true, Ordering::Release);
 }
 
 /// Ends the request: the rest of STDOUT and END_REQUEST go out in one write. Frees the handle, whatever it returns.

@@ -2,6 +2,7 @@
 
 use crate::error::fcgiguard_error;
 use crate::handle::{guard, guard_or, Fault, Handle, Outcome};
+use crate::share::Share;
 use crate::text::{put, text};
 use fcgi_core::manager::worker::{Waited, Worker};
 use fcgi_core::Code;
@@ -9,13 +10,15 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 pub struct WorkerState {
-    /// Shared with a responder that serves for it.
     pub worker: Arc<Worker>,
+    /// Shared with the responders that serve for it.
+    pub share: Arc<Share>,
 }
 
 impl WorkerState {
     pub fn new(worker: Worker) -> WorkerState {
-        WorkerState { worker: Arc::new(worker) }
+        let worker = Arc::new(worker);
+        WorkerState { share: Share::new(worker.clone()), worker }
     }
 }
 

@@ -121,3 +121,53 @@ fn the_library_exports_exactly_what_the_header_declares() {
         text.lines().filter_map(|l| l.split_whitespace().nth(2)).map(str::to_owned).collect();
     assert_eq!(exported, declared());
 }
+
+/// Every declaration of the header in one line, without names of the arguments' own spacing: what a compiled program relies on.
+fn declarations() -> Vec<String> {
+    let text = without_preprocessor(&generated()).lines().skip(1).collect::<Vec<_>>().join(" ");
+    let mut found: Vec<String> = Vec::new();
+    let (mut line, mut depth) = (String::new(), 0);
+    for word in text.split_whitespace() {
+        depth += word.matches('{').count() as i32 - word.matches('}').count() as i32;
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+        if depth == 0 && word.ends_with(';') {
+            found.push(std::mem::take(&mut line));
+        }
+    }
+    found
+}
+
+/// include/symbols-in-versions: a line is "VERSION DECLARATION". Lines are added (FCGIGUARD_BLESS=1 does that); one that changes or
+/// goes breaks programs, so it is edited by hand, together with the number in ffi/build.rs.
+#[test]
+fn what_programs_rely_on_changes_only_with_notice() {
+    let path = root().join("include/symbols-in-versions");
+    let head = "# What programs rely on, and since which version. Lines are only added; see ffi/tests/header.rs before changing one.\n";
+    let ledger = std::fs::read_to_string(&path).unwrap_or_else(|_| head.to_owned());
+    let known: BTreeSet<&str> = ledger
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .filter_map(|l| l.split_once(' '))
+        .map(|(_, text)| text)
+        .collect();
+    let now = declarations();
+    let gone: Vec<_> = known.iter().filter(|text| !now.iter().any(|n| n == *text)).collect();
+    assert!(gone.is_empty(), "changed or removed without notice: {gone:#?}");
+    let new: Vec<_> = now.iter().filter(|text| !known.contains(text.as_str())).collect();
+    if std::env::var_os("FCGIGUARD_BLESS").is_some() {
+        let added: String = new.iter().map(|text| format!("{} {text}\n", env!("CARGO_PKG_VERSION"))).collect();
+        std::fs::write(&path, ledger.clone() + &added).expect("the ledger can be written");
+        return;
+    }
+    assert!(new.is_empty(), "not in include/symbols-in-versions (FCGIGUARD_BLESS=1 adds them): {new:#?}");
+}
+
+#[test]
+fn the_shared_library_has_its_soname() {
+    let out = Command::new("readelf").arg("-d").arg(library()).output().expect("readelf runs (binutils)");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(text.contains("Library soname: [libfcgiguard.so.0]"), "{text}");
+}

@@ -2,3 +2,4 @@
 # What: release build, without warnings from us
 set -eu
 cargo build --release --workspace
+ffi/shim/build.sh target/release

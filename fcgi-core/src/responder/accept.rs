@@ -1,6 +1,6 @@
 //! The loop that finds the next request: new connections, waiting ones, deadlines, leaving.
 
-use super::link::{Link, Waits, LIFELINE, LISTEN};
+use super::link::{Link, Waits, LIFELINE, LISTEN, RETURNED};
 use super::*;
 
 /// How long a new connection is given to bring its first byte before it has to wait among the others: a web server's
@@ -44,7 +44,7 @@ impl Responder {
             }
             // With others waiting, only epoll says whose turn it is. Without, accept itself does; and if that would wait
             // where nothing else is to be seen, it may.
-            let others = self.table.waiting() > 0;
+            let others = self.table.waiting() > 0 || self.expects_returns();
             let may_block = self.blocking && (!wait || self.gate.lifeline().is_some());
             if !others && !may_block {
                 if let Some(looked) = self.accept_one(wait)? {
@@ -95,6 +95,9 @@ impl Responder {
             if let Some(lifeline) = self.gate.lifeline() {
                 epoll.add(fd::Lent::new(lifeline)?.as_fd(), LIFELINE)?;
             }
+            if let Some(home) = &self.home {
+                epoll.add(home.wake(), RETURNED)?;
+            }
             self.epoll = Some(epoll);
         }
         self.epoll.as_ref().ok_or(ResponderError::NoRequest)
@@ -105,6 +108,10 @@ impl Responder {
             LISTEN => Ok(self.accept_one(wait)?.unwrap_or(Looked::Done)),
             LIFELINE => {
                 self.gate.drain_nudge();
+                Ok(Looked::Done)
+            }
+            RETURNED => {
+                self.take_back();
                 Ok(Looked::Done)
             }
             // None: closed since, by a deadline.

@@ -299,7 +299,10 @@ impl Responder {
         if done.is_err() || eof || faulty {
             self.close(link);
         } else if after == AfterEnd::Keep && self.options.keep_conn && !self.leaving() {
-            self.link = Some(link);
+            match self.back.take() {
+                Some(home) => self.give_back(home, link),
+                None => self.link = Some(link),
+            }
         } else if complete || given_up {
             self.close(link);
         } else {
@@ -308,7 +311,10 @@ impl Responder {
             link.waits = Waits::Close;
             link.since = time::monotonic_coarse_ms();
             (self.at, self.end) = (0, 0);
-            self.park(link);
+            match self.back.take() {
+                Some(home) => self.give_back(home, link),
+                None => self.park(link),
+            }
         }
         if given_up {
             return Err(ResponderError::Aborted);

@@ -25,6 +25,11 @@ pub trait Gate: Send {
     fn drain_nudge(&self);
     /// How many connections are kept open between requests now.
     fn kept(&self, _count: u32) {}
+    /// A gate of its own for the request in hand, which leaves its responder: [`Gate::end`] and [`Gate::rest`] will come to
+    /// that one, and [`Gate::claim`] to this one again. None: this manager cannot count requests apart.
+    fn split(&self) -> Option<Box<dyn Gate>> {
+        None
+    }
 }
 
 /// No manager: nothing is asked and everything is allowed.
@@ -48,4 +53,7 @@ impl Gate for NoGate {
     }
     fn ready(&self) {}
     fn drain_nudge(&self) {}
+    fn split(&self) -> Option<Box<dyn Gate>> {
+        Some(Box::new(NoGate))
+    }
 }

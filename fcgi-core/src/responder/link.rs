@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Tokens of the epoll set that are no connections.
 pub(super) const LISTEN: u64 = 0;
 pub(super) const LIFELINE: u64 = 1;
-const FIRST: u64 = 2;
+pub(super) const RETURNED: u64 = 2;
+const FIRST: u64 = 3;
 
 /// What a waiting connection waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +45,11 @@ impl Link {
         // Of no request in particular: this only tells what the last one asked for.
         self.conn.active() == 0
             && self.conn.end(0, 0, ProtocolStatus::RequestComplete, &mut Vec::new()) == AfterEnd::Close
+    }
+
+    /// It is in no set of waiting connections any more.
+    pub fn unregistered(&mut self) {
+        self.token = None;
     }
 
     pub fn new(fd: OwnedFd, conn: ResponderConn) -> Link {

@@ -16,6 +16,7 @@
 mod accept;
 mod answer;
 mod cgi;
+mod detach;
 mod gate;
 mod link;
 mod options;
@@ -35,12 +36,14 @@ use crate::sys::epoll::{Epoll, Event};
 use crate::sys::net::{self, SockAddr};
 use crate::sys::poll::{self, PollFd};
 use crate::sys::{fd, time};
+use detach::Home;
 use link::{Link, Table, Waits};
 use output::Output;
 use request::Current;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 /// Result of the responder's calls.
 pub type Result<T> = std::result::Result<T, ResponderError>;
@@ -128,6 +131,10 @@ pub struct Responder {
     /// New connections that are not given time for their first byte.
     impatient: u32,
     said_ready: bool,
+    /// Where detached requests give their connections back.
+    home: Option<Arc<Home>>,
+    /// Made by `detach`: where its connection goes back to.
+    back: Option<Arc<Home>>,
     stats: Stats,
 }
 
@@ -186,6 +193,8 @@ impl Responder {
             leave: false,
             impatient: 0,
             said_ready: false,
+            home: None,
+            back: None,
             stats: Stats::default(),
         })
     }

@@ -12,6 +12,7 @@ pub mod poll;
 pub mod process;
 pub mod shm;
 pub mod signal;
+pub mod this;
 pub mod time;
 pub mod users;
 

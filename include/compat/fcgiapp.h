@@ -1,0 +1,2 @@
+/* libfcgi's name for it, so that a program needs no change. */
+#include <fcgiguard_fcgiapp.h>

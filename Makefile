@@ -46,6 +46,12 @@ interop: ## the tests with real servers alone (K=EXPRESSION chooses, as in pytes
 fmt: ## format the Rust code
 	$(CARGO) fmt --all
 
+.PHONY: bless
+bless: ## write anew what is made from the tables: headers, option and error pages, manual pages, completions
+	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgi-core --test docs
+	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgiguard-ffi --test header
+	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgiguard --test pages
+
 .PHONY: install
 install: ## install command, libraries, headers, pkg-config and CMake files, manual, units under PREFIX and DESTDIR
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tests/install.sh install

@@ -121,22 +121,23 @@ impl Policy {
         }
     }
 
-    /// The own probe has ended. Silence is answered by replacing one worker: an idle one by its own account, which
-    /// should have answered, else the one whose request is oldest.
-    pub(super) fn on_probed(&mut self, now: u64, result: ProbeResult) {
-        if result != ProbeResult::Silent || self.stopping {
+    /// The own probe has ended. Silence is answered by replacing one worker, its successor ready first: an idle one by its
+    /// own account, which should have answered, else the one whose request is oldest. One at a time: the guess may be wrong.
+    pub(super) fn on_probed(&mut self, _now: u64, result: ProbeResult) {
+        const WHY: &str = "silent to the own probe";
+        let under_way = self.workers.iter().any(|w| w.phase == Phase::Ready && w.recycle == Some(WHY));
+        if result != ProbeResult::Silent || self.stopping || under_way {
             return;
         }
         let suspect = self
             .workers
-            .iter()
-            .enumerate()
-            .filter(|(_, w)| w.phase == Phase::Ready)
-            .min_by_key(|(_, w)| (w.busy, if w.busy { w.busy_since } else { w.ready_at }))
-            .map(|(at, w)| (at, w.slot));
-        if let Some((at, slot)) = suspect {
+            .iter_mut()
+            .filter(|w| w.phase == Phase::Ready && w.recycle.is_none())
+            .min_by_key(|w| (w.busy, if w.busy { w.busy_since } else { w.ready_at }));
+        if let Some(worker) = suspect {
+            worker.recycle = Some(WHY);
+            let slot = worker.slot;
             self.tell_worker(Level::Error, "worker_silent", slot, "alive but silent to the own probe: replaced".into());
-            self.ask_to_leave(now, at, "silent to the own probe");
         }
     }
 

@@ -350,3 +350,17 @@ fn a_worker_that_leaves_after_its_own_limit_of_requests_is_replaced_at_once() {
     world.event(Event::Exited { slot, ended: Ended::Code(0), served: 0 });
     assert_eq!(world.spawned(), 0, "one that has done nothing is braked");
 }
+
+#[test]
+fn a_silent_worker_is_replaced_ready_first_and_one_at_a_time() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.all_ready();
+    world.spawned();
+    for _ in 0..3 {
+        world.event(Event::Probed(crate::manager::action::ProbeResult::Silent));
+    }
+    assert!(world.slots(Phase::Leaving).is_empty(), "not before the other is ready");
+    assert_eq!(world.spawned(), 1);
+    world.all_ready();
+    assert_eq!(world.slots(Phase::Leaving).len(), 1);
+}

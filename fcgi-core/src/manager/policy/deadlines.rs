@@ -39,6 +39,7 @@ impl Policy {
 
     /// Looks at every deadline that may have passed.
     pub(super) fn check_deadlines(&mut self, now: u64) {
+        self.checked_at = Some(now);
         for at in 0..self.workers.len() {
             self.check_worker(now, at);
         }
@@ -147,13 +148,23 @@ impl Policy {
             return None;
         }
         let mut soonest: Option<u64> = None;
-        let mut at = |time: u64| soonest = Some(soonest.map_or(time, |s| s.min(time)));
+        // What was due when the deadlines were last looked at has had its turn; if it still stands, it waits for an event.
+        // Naming it again would wake the manager for nothing, over and over.
+        let checked = self.checked_at;
+        let mut at = |time: u64| {
+            if checked.is_none_or(|checked| time > checked) {
+                soonest = Some(soonest.map_or(time, |s| s.min(time)));
+            }
+        };
         for worker in &self.workers {
             match worker.phase {
                 Phase::Starting if self.options.start_timeout.0 > 0 => {
                     at(worker.started_at + self.options.start_timeout.0)
                 }
-                Phase::Leaving => at(worker.drain_again_at.min(worker.leaving_since + self.options.stop_timeout.0)),
+                Phase::Leaving => {
+                    at(worker.drain_again_at);
+                    at(worker.leaving_since + self.options.stop_timeout.0);
+                }
                 Phase::Ready => {
                     if worker.recycle.is_none() && worker.life_limit != u64::MAX {
                         at(worker.ready_at.saturating_add(worker.life_limit));

@@ -91,6 +91,8 @@ pub struct Policy {
     /// Fewest idle workers since this window began, for shrinking.
     idle_window: (u64, u32),
     next_probe_at: u64,
+    /// When the deadlines were last looked at.
+    checked_at: Option<u64>,
     counters: Counters,
     last_reload: Option<LastReload>,
 }
@@ -127,6 +129,7 @@ impl Policy {
             queue: None,
             idle_window: (0, u32::MAX),
             next_probe_at: 0,
+            checked_at: None,
             counters: Counters::default(),
             last_reload: None,
         }

@@ -364,3 +364,22 @@ fn a_silent_worker_is_replaced_ready_first_and_one_at_a_time() {
     world.all_ready();
     assert_eq!(world.slots(Phase::Leaving).len(), 1);
 }
+
+#[test]
+fn a_braked_pool_whose_others_serve_names_no_deadline_in_the_past() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.all_ready();
+    world.pass(10_000);
+    let slot = world.slots(Phase::Ready)[0];
+    world.event(Event::Exited { slot, ended: Ended::Code(1), served: 5 });
+    world.exit(slot, 1);
+    assert!(world.policy.brake.is_pressed(), "its successor died before it was ready");
+    for _ in 0..30 {
+        world.pass(100);
+        world.all_ready();
+        world.policy.tick(world.now);
+        let next = world.policy.next_deadline();
+        assert!(next.is_none_or(|at| at > world.now), "{next:?} at {}", world.now);
+    }
+    assert_eq!(world.policy.status().state, "running");
+}

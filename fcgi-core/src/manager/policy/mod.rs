@@ -549,6 +549,10 @@ impl Policy {
         if matches!(worker.phase, Phase::Leaving | Phase::Killed) {
             return;
         }
+        if self.options.stop_timeout.0 == 0 {
+            // Its deadline is now, which may have been looked at already.
+            self.checked_at = None;
+        }
         worker.phase = Phase::Leaving;
         worker.leaving_since = now;
         worker.drain_again_at = again;
@@ -625,10 +629,16 @@ impl Policy {
 
         // Fewer: what is outdated or too much, as long as enough others are ready.
         loop {
-            let ready = self.workers.iter().filter(|w| w.phase == Phase::Ready).count() as u32;
+            let ready = |of: &dyn Fn(&Worker) -> bool| {
+                self.workers.iter().filter(|w| w.phase == Phase::Ready && of(w)).count() as u32
+            };
             let all = self.workers.iter().filter(active).count() as u32;
-            let proven = self.reload.as_ref().is_none_or(|r| r.proven);
-            let surplus_ready = ready > self.target;
+            // A canary replaces nobody before it has proved itself, and is not itself the one too many.
+            let unproven = self.reload.as_ref().is_some_and(|r| !r.proven);
+            let too_many = |w: &Worker| {
+                let counted = if unproven { ready(&|o| o.generation == w.generation) } else { ready(&|_| true) };
+                counted > self.target
+            };
             let candidate = self
                 .workers
                 .iter()
@@ -636,7 +646,7 @@ impl Policy {
                 .filter(|(_, w)| match w.phase {
                     // A worker that is not ready yet serves nobody: it goes at once when it is not wanted.
                     Phase::Starting => outdated(w) || all > self.target + surge.max(self.options.max_surge),
-                    Phase::Ready => surplus_ready && (proven || !outdated(w) || w.recycle.is_some()),
+                    Phase::Ready => too_many(w),
                     _ => false,
                 })
                 // Outdated before current, not ready before ready, idle before busy, old before young.

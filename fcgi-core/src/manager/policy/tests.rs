@@ -383,3 +383,25 @@ fn a_braked_pool_whose_others_serve_names_no_deadline_in_the_past() {
     }
     assert_eq!(world.policy.status().state, "running");
 }
+
+#[test]
+fn a_canary_that_has_to_prove_itself_is_not_the_one_too_many() {
+    let mut world = World::new(&[("workers", "3"), ("canary_time", "5s")]);
+    world.all_ready();
+    world.pass(10_000);
+    world.spawned();
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.all_ready();
+    assert_eq!(world.spawned(), 1, "one canary");
+    world.pass(4900);
+    assert_eq!(world.slots(Phase::Ready).len(), 4, "and everybody else");
+    assert_eq!(world.spawned(), 0);
+    for _ in 0..5 {
+        world.pass(200);
+        world.all_ready();
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert!(matches!(world.finished.as_slice(), [(1, Ok(_))]), "{:?}", world.finished);
+}

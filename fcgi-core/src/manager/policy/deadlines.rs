@@ -1,9 +1,20 @@
 //! Everything that has its time: starts, requests, leaving, recycling, the own probe.
 
-use super::{Phase, Policy};
+use super::{Phase, Policy, Worker};
 use crate::event::Level;
 use crate::manager::action::{Action, ProbeResult, Sample};
 use crate::manager::policy::brake::YOUNG;
+
+impl Worker {
+    /// When its present request is over its deadline: as it said itself, or by the pool's rule. None while nothing limits it.
+    fn request_due(&self, timeout: u64) -> Option<u64> {
+        match (timeout, self.busy, self.deadline) {
+            (0, ..) | (_, false, _) => None,
+            (_, true, 0) => Some(self.busy_since.saturating_add(timeout)),
+            (_, true, extended) => Some(extended),
+        }
+    }
+}
 
 impl Policy {
     /// What the scoreboard shows.
@@ -14,6 +25,7 @@ impl Policy {
                 continue;
             };
             worker.requests = sample.requests;
+            worker.sampled_at = Some(now);
             if !sample.busy || sample.busy_since != worker.busy_since {
                 worker.softened_at = 0;
             }
@@ -72,6 +84,18 @@ impl Policy {
         }
     }
 
+    /// Whether samples are wanted now and not only after `sample_interval`: a request's deadline has come, and only a fresh
+    /// sample can say whether that request is still the one that is served. Without it the deadline waits for the next sample.
+    pub fn wants_samples(&self, now: u64) -> bool {
+        let (timeout, after) = (self.options.request_timeout.0, self.options.request_kill_after.0);
+        if self.options.request_timeout_only_queued && self.queue.is_some_and(|(waiting, _)| waiting == 0) {
+            return false;
+        }
+        self.workers.iter().filter(|w| w.phase == Phase::Ready && w.sampled_at != Some(now)).any(|w| {
+            w.request_due(timeout).is_some_and(|due| now >= if w.softened_at > 0 { w.softened_at + after } else { due })
+        })
+    }
+
     fn check_worker(&mut self, now: u64, at: usize) {
         let (stop_timeout, repeat) = (self.options.stop_timeout.0, self.options.drain_repeat.0);
         let start_timeout = self.options.start_timeout.0;
@@ -97,14 +121,15 @@ impl Policy {
                 if now >= worker.ready_at.saturating_add(worker.life_limit) {
                     worker.recycle = worker.recycle.or(Some("max_lifetime reached"));
                 }
-                let due = if worker.deadline > 0 {
-                    worker.deadline
-                } else {
-                    worker.busy_since.saturating_add(request_timeout)
-                };
-                if request_timeout == 0 || !worker.busy || now < due || only_queued {
+                // Only what is seen now counts: a request that was over its deadline a moment ago may have ended since, and
+                // the signal would hit the next one.
+                if worker.sampled_at != Some(now) || only_queued {
                     return;
                 }
+                if worker.request_due(request_timeout).is_none_or(|due| now < due) {
+                    return;
+                }
+                let took = now.saturating_sub(worker.busy_since);
                 if worker.softened_at == 0 {
                     worker.softened_at = now;
                     self.actions.push_back(Action::Soften { slot });
@@ -112,7 +137,7 @@ impl Policy {
                         Level::Warning,
                         "request_too_long",
                         slot,
-                        format!("a request has taken {} ms", now - due + request_timeout),
+                        format!("a request has taken {took} ms"),
                     );
                 } else if now >= worker.softened_at + kill_after {
                     self.kill(at, "its request took longer than request_timeout");
@@ -172,16 +197,10 @@ impl Policy {
                     if self.brake.is_pressed() && worker.generation == self.generation {
                         at(worker.ready_at + YOUNG);
                     }
-                    if self.options.request_timeout.0 > 0 && worker.busy {
-                        let due = if worker.deadline > 0 {
-                            worker.deadline
-                        } else {
-                            worker.busy_since + self.options.request_timeout.0
-                        };
-                        at(if worker.softened_at > 0 {
-                            worker.softened_at + self.options.request_kill_after.0
-                        } else {
-                            due
+                    if let Some(due) = worker.request_due(self.options.request_timeout.0) {
+                        at(match worker.softened_at {
+                            0 => due,
+                            softened => softened + self.options.request_kill_after.0,
                         });
                     }
                     if self.reload.as_ref().is_some_and(|r| !r.proven) && worker.generation == self.generation {

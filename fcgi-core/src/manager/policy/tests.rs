@@ -258,19 +258,50 @@ fn recycling_starts_the_replacement_first() {
     assert_eq!(world.slots(Phase::Leaving), [slot]);
 }
 
+impl World {
+    /// What a look at the scoreboard shows now: each worker serves a request since then.
+    fn serving_since(&mut self, busy_since: u64) {
+        let sample = |slot| Sample { slot, busy: true, busy_since, deadline: 0, requests: 1, memory: None };
+        let workers = self.slots(Phase::Ready).into_iter().map(sample).collect();
+        self.event(Event::Samples { workers, queue: Some((0, 511)) });
+    }
+}
+
 #[test]
 fn a_request_over_its_deadline_gets_the_soft_signal_then_kill() {
     let mut world = World::new(&[("workers", "1"), ("request_timeout", "3s"), ("request_kill_after", "1s")]);
     world.all_ready();
     world.asked.clear();
-    world.samples(1, 0);
+    let since = world.now;
+    world.serving_since(since);
     world.pass(2900);
-    assert!(world.asked.is_empty());
+    world.serving_since(since);
+    assert!(world.asked.is_empty() && !world.policy.wants_samples(world.now));
     world.pass(200);
+    assert!(world.policy.wants_samples(world.now), "is it still the same request?");
+    world.serving_since(since);
     assert!(matches!(world.asked.as_slice(), [Action::Soften { .. }]), "{:?}", world.asked);
     world.pass(1000);
+    world.serving_since(since);
     assert!(world.asked.iter().any(|a| matches!(a, Action::Kill { .. })));
     assert_eq!(world.spawned(), 1, "and its replacement");
+}
+
+#[test]
+fn a_request_that_ended_between_two_samples_costs_its_worker_nothing() {
+    let mut world = World::new(&[("workers", "1"), ("request_timeout", "3s"), ("request_kill_after", "1s")]);
+    world.all_ready();
+    world.asked.clear();
+    let since = world.now;
+    world.serving_since(since);
+    world.pass(10_000);
+    assert!(world.asked.is_empty(), "nobody has looked whether that request goes on: {:?}", world.asked);
+    world.serving_since(since);
+    assert!(matches!(world.asked.as_slice(), [Action::Soften { .. }]), "{:?}", world.asked);
+    world.serving_since(world.now);
+    world.pass(900);
+    world.serving_since(world.now);
+    assert_eq!(world.asked.len(), 1, "another request: {:?}", world.asked);
 }
 
 #[test]

@@ -55,22 +55,9 @@ impl Policy {
         for at in 0..self.workers.len() {
             self.check_worker(now, at);
         }
-        if self.brake.is_pressed()
-            && self
-                .workers
-                .iter()
-                .any(|w| w.phase == Phase::Ready && w.generation == self.generation && now >= w.ready_at + YOUNG)
-        {
-            let proved_since = self.workers.iter().any(|w| {
-                w.phase == Phase::Ready
-                    && w.generation == self.generation
-                    && w.ready_at + YOUNG <= now
-                    && w.started_at >= self.brake.until()
-            });
-            if proved_since {
-                self.brake.release();
-                self.tell(Level::Notice, "healed", "workers start again".into());
-            }
+        if self.brake.is_pressed() && self.has_healed(now) {
+            self.brake.release();
+            self.tell(Level::Notice, "healed", "workers start again".into());
         }
         let timeout = self.options.reload_timeout.0;
         if timeout > 0 && self.reload.as_ref().is_some_and(|r| now >= r.started_at + timeout) {
@@ -82,6 +69,17 @@ impl Policy {
                 self.actions.push_back(Action::Probe);
             }
         }
+    }
+
+    /// A worker that was started since the brake was pressed has lived for a while; or nobody is missing any more.
+    fn has_healed(&self, now: u64) -> bool {
+        let is_current = |w: &&Worker| w.generation == self.generation && w.recycle.is_none();
+        let is_proved = |w: &Worker| w.phase == Phase::Ready && now >= w.ready_at + YOUNG;
+        let since = |w: &Worker| w.started_at >= self.brake.until();
+        let starting = self.workers.iter().any(|w| w.phase == Phase::Starting);
+        let proved = self.workers.iter().filter(is_current).filter(|w| is_proved(w)).count() as u32;
+        let complete = !starting && proved >= self.target && self.brake.may_start(now);
+        complete || self.workers.iter().filter(is_current).any(|w| is_proved(w) && since(w))
     }
 
     /// Whether samples are wanted now and not only after `sample_interval`: a request's deadline has come, and only a fresh

@@ -436,3 +436,16 @@ fn a_canary_that_has_to_prove_itself_is_not_the_one_too_many() {
     }
     assert!(matches!(world.finished.as_slice(), [(1, Ok(_))]), "{:?}", world.finished);
 }
+
+#[test]
+fn a_complete_pool_is_not_degraded_for_ever_after_a_reload_that_failed() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.exit(slot, 1);
+    assert_eq!(world.policy.status().state, "degraded");
+    world.pass(5000);
+    assert_eq!(world.policy.status().state, "running");
+}

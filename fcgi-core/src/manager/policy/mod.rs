@@ -71,6 +71,8 @@ struct Reload {
 pub struct Policy {
     options: PoolOptions,
     seed: u64,
+    /// Lines of the scoreboard. It is made once: scaling does not make it longer.
+    lines: u32,
     target: u32,
     generation: u32,
     next_generation: u32,
@@ -111,6 +113,7 @@ impl Policy {
         Policy {
             options: options.clone(),
             seed,
+            lines: options.lines(),
             target,
             generation: 1,
             next_generation: 2,
@@ -434,6 +437,7 @@ impl Policy {
                     worker.recycle = worker.recycle.or(Some("too many failures"));
                 }
             }
+            OnTrouble::Hold if self.held => {}
             OnTrouble::Hold => {
                 self.tell(Level::Error, "held", format!("{reason}: no worker is started until a reload"));
                 self.held = true;
@@ -710,8 +714,7 @@ impl Policy {
     }
 
     fn spawn(&mut self, now: u64) {
-        let lines = self.options.lines();
-        let Some(slot) = (0..lines).find(|slot| self.workers.iter().all(|w| w.slot != *slot)) else {
+        let Some(slot) = (0..self.lines).find(|slot| self.workers.iter().all(|w| w.slot != *slot)) else {
             return;
         };
         let worker = self.new_worker(slot, self.generation, now);

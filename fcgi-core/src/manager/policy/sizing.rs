@@ -7,7 +7,7 @@ use crate::manager::options::{Sizing, MAX_WORKERS};
 impl Policy {
     /// Somebody wants another number.
     pub(super) fn resize(&mut self, now: u64, workers: u32) {
-        let workers = workers.min(MAX_WORKERS).min(self.options.lines() / 2);
+        let workers = workers.min(MAX_WORKERS).min(self.lines / 2);
         self.held = false;
         match self.options.sizing {
             Sizing::Static => {

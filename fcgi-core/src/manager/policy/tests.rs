@@ -449,3 +449,16 @@ fn a_complete_pool_is_not_degraded_for_ever_after_a_reload_that_failed() {
     world.pass(5000);
     assert_eq!(world.policy.status().state, "running");
 }
+
+#[test]
+fn scaling_up_again_and_again_stays_within_the_scoreboard() {
+    let mut options = PoolOptions::default();
+    options.set("workers", "4").unwrap();
+    let lines = options.lines();
+    let mut world = World::new(&[("workers", "4")]);
+    for change in 0..5 {
+        world.event(Event::Scale { change, workers: 10_000 });
+        world.all_ready();
+    }
+    assert!(world.policy.workers.iter().all(|w| w.slot < lines), "{lines} lines");
+}

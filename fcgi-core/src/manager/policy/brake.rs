@@ -19,6 +19,8 @@ pub struct Brake {
     until: u64,
     recent: VecDeque<u64>,
     quiet_until: u64,
+    /// Young workers that were KILLed, one forgotten a second, and when that was last reckoned.
+    kills: (u64, u64),
 }
 
 impl Brake {
@@ -35,6 +37,7 @@ impl Brake {
             until: 0,
             recent: VecDeque::new(),
             quiet_until: 0,
+            kills: (0, 0),
         }
     }
 
@@ -45,6 +48,15 @@ impl Brake {
         let delay = (self.delay as f64 * self.factor.powi(power)).min(self.delay_max as f64) as u64;
         self.until = self.until.max(now + delay);
         delay
+    }
+
+    /// A young worker was KILLed by somebody else. Twice the pool (an operator's hand, twice) is taken as chance; more within
+    /// seconds is what the kernel does when memory is short, and starting at full speed makes it worse.
+    pub fn killed_too_often(&mut self, now: u64, target: u32) -> bool {
+        let (count, since) = self.kills;
+        let forgotten = now.saturating_sub(since) / 1000;
+        self.kills = (count.saturating_sub(forgotten) + 1, if forgotten > 0 { now } else { since });
+        self.is_pressed() || self.kills.0 > u64::from(target * 2).max(8)
     }
 
     /// A worker has proved that starting works, or somebody changed something.

@@ -371,23 +371,18 @@ impl Policy {
                 self.failed_start(now, Some(worker.generation), &format!("a worker {text} before it was ready"))
             }
             Phase::Ready => {
-                // Status 0 is a worker that left by itself (its own limit of requests): replaced, and no failure.
-                if ended != Ended::Code(0) {
-                    self.counters.crashed += 1;
-                    let young =
-                        now.saturating_sub(worker.ready_at) < brake::YOUNG && ended != Ended::Signal(libc::SIGKILL);
-                    if young {
-                        self.failed_start(
-                            now,
-                            Some(worker.generation),
-                            &format!("a worker {text} just after it was ready"),
-                        );
-                    } else {
-                        self.count_failure(now, &format!("a worker {text}"));
-                    }
-                } else if now.saturating_sub(worker.ready_at) < brake::YOUNG && served == 0 {
-                    // One that leaves at once and has done nothing would be started again and again.
-                    self.brake.press(now);
+                // Status 0 is a worker that left by itself (its own limit of requests): replaced, and no failure. But one
+                // that leaves at once and has done nothing would be started again and again.
+                let young = now.saturating_sub(worker.ready_at) < brake::YOUNG;
+                let in_vain = ended == Ended::Code(0) && served == 0;
+                self.counters.crashed += u64::from(ended != Ended::Code(0));
+                // KILL comes from outside, and says nothing about the program unless it comes again and again (memory).
+                let blameless = ended == Ended::Signal(libc::SIGKILL) && !self.brake.killed_too_often(now, self.target);
+                if young && !blameless && (in_vain || ended != Ended::Code(0)) {
+                    let why = format!("a worker {text} just after it was ready");
+                    self.failed_start(now, Some(worker.generation), &why);
+                } else if ended != Ended::Code(0) {
+                    self.count_failure(now, &format!("a worker {text}"));
                 }
             }
             Phase::Killed if worker.ready_at == 0 => {

@@ -462,3 +462,40 @@ fn scaling_up_again_and_again_stays_within_the_scoreboard() {
     }
     assert!(world.policy.workers.iter().all(|w| w.slot < lines), "{lines} lines");
 }
+
+#[test]
+fn workers_killed_again_and_again_just_after_they_were_ready_are_braked() {
+    let mut world = World::new(&[("workers", "4")]);
+    world.all_ready();
+    world.pass(5000);
+    world.spawned();
+    for _ in 0..4 {
+        let slot = world.slots(Phase::Ready)[0];
+        world.event(Event::Exited { slot, ended: Ended::Signal(libc::SIGKILL), served: 5 });
+        world.all_ready();
+    }
+    assert_eq!(world.spawned(), 4, "a hand that kills each once is chance");
+    for _ in 0..3000 {
+        while let Some(slot) = world.slots(Phase::Ready).first().copied() {
+            world.event(Event::Exited { slot, ended: Ended::Signal(libc::SIGKILL), served: 0 });
+        }
+        world.pass(10);
+        world.all_ready();
+    }
+    assert!(world.spawned() < 40, "thirty seconds without memory");
+}
+
+#[test]
+fn a_reload_to_a_program_that_leaves_at_once_with_status_0_is_given_up() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 4, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.event(Event::Ready { slot, how: ReadyHow::Said });
+    world.event(Event::Exited { slot, ended: Ended::Code(0), served: 0 });
+    assert!(matches!(world.finished.as_slice(), [(4, Err(why))] if why.contains("status 0")), "{:?}", world.finished);
+    world.pass(5000);
+    world.all_ready();
+    assert!(world.slots(Phase::Ready).len() == 3 && world.policy.workers.iter().all(|w| w.generation == 1 || w.phase != Phase::Ready));
+}

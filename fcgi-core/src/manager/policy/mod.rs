@@ -231,6 +231,9 @@ impl Policy {
                 }
             }
             Event::UpgradeChecked { result } => self.on_upgrade_checked(result),
+            Event::Scale { change, .. } if self.stopping => {
+                self.finish(change, Err("the pool is stopping".into()));
+            }
             Event::Scale { change, workers } => {
                 self.resize(now, workers);
                 self.scales.push(change);

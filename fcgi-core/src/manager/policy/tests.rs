@@ -499,3 +499,12 @@ fn a_reload_to_a_program_that_leaves_at_once_with_status_0_is_given_up() {
     world.all_ready();
     assert!(world.slots(Phase::Ready).len() == 3 && world.policy.workers.iter().all(|w| w.generation == 1 || w.phase != Phase::Ready));
 }
+
+#[test]
+fn a_scale_that_comes_during_a_stop_is_answered() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.all_ready();
+    world.event(Event::Stop { change: 1 });
+    world.event(Event::Scale { change: 2, workers: 3 });
+    assert!(matches!(world.finished.as_slice(), [(2, Err(_))]), "{:?}", world.finished);
+}

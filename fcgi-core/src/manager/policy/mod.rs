@@ -239,7 +239,9 @@ impl Policy {
                 self.scales.push(change);
             }
             Event::Step { by } => {
-                let wanted = i64::from(self.target) + i64::from(by);
+                // What a scale would set: the number itself, or the ceiling where the number is found.
+                let set = if self.options.sizing == Sizing::Static { self.target } else { self.options.most_workers() };
+                let wanted = i64::from(set) + i64::from(by);
                 self.resize(now, u32::try_from(wanted.max(1)).unwrap_or(1));
             }
             Event::Stop { change } => {

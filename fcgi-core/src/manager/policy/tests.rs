@@ -508,3 +508,15 @@ fn a_scale_that_comes_during_a_stop_is_answered() {
     world.event(Event::Scale { change: 2, workers: 3 });
     assert!(matches!(world.finished.as_slice(), [(2, Err(_))]), "{:?}", world.finished);
 }
+
+#[test]
+fn one_more_raises_the_ceiling_of_an_idle_ondemand_pool() {
+    let mut world = World::new(&[("sizing", "ondemand"), ("max_workers", "4")]);
+    world.event(Event::Step { by: 1 });
+    for _ in 0..10 {
+        world.samples(8, 50);
+        world.all_ready();
+        world.pass(1000);
+    }
+    assert_eq!(world.slots(Phase::Ready).len(), 5);
+}

@@ -56,6 +56,8 @@ struct Worker {
     leaving_since: u64,
     drain_again_at: u64,
     why_leaving: &'static str,
+    /// Given up before it was started.
+    unborn: bool,
 }
 
 struct Reload {
@@ -315,6 +317,7 @@ impl Policy {
             leaving_since: 0,
             drain_again_at: 0,
             why_leaving: "",
+            unborn: false,
         }
     }
 
@@ -555,6 +558,9 @@ impl Policy {
         if matches!(worker.phase, Phase::Leaving | Phase::Killed) {
             return;
         }
+        if give_up_unborn(&mut self.actions, worker) {
+            return;
+        }
         if self.options.stop_timeout.0 == 0 {
             // Its deadline is now, which may have been looked at already.
             self.checked_at = None;
@@ -572,7 +578,7 @@ impl Policy {
         let Some(worker) = self.workers.get_mut(at) else {
             return;
         };
-        if worker.phase == Phase::Killed {
+        if worker.phase == Phase::Killed || give_up_unborn(&mut self.actions, worker) {
             return;
         }
         worker.phase = Phase::Killed;
@@ -590,6 +596,7 @@ impl Policy {
         if !self.started || self.ended {
             return;
         }
+        self.workers.retain(|w| !w.unborn);
         if self.stopping {
             if self.workers.is_empty() {
                 self.ended = true;
@@ -671,6 +678,7 @@ impl Policy {
             }
             self.ask_to_leave(now, at, why);
         }
+        self.workers.retain(|w| !w.unborn);
 
         self.check_reload_done(now);
         let settled =
@@ -739,4 +747,17 @@ impl Policy {
         let pool = self.options.name.clone();
         self.actions.push_back(Action::Tell(Notice { level, kind, pool, worker, text, status: -1 }));
     }
+}
+
+/// A worker whose start is still to be carried out is not started: several were asked for, the first failed, and what
+/// followed from that (a reload given up, a stop) makes the others needless.
+fn give_up_unborn(actions: &mut VecDeque<Action>, worker: &mut Worker) -> bool {
+    let start = actions.iter().position(|a| matches!(a, Action::Spawn { slot, .. } if *slot == worker.slot));
+    let Some(start) = start.filter(|_| worker.phase == Phase::Starting) else {
+        return false;
+    };
+    actions.remove(start);
+    worker.phase = Phase::Killed;
+    worker.unborn = true;
+    true
 }

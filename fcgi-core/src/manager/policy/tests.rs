@@ -520,3 +520,22 @@ fn one_more_raises_the_ceiling_of_an_idle_ondemand_pool() {
     }
     assert_eq!(world.slots(Phase::Ready).len(), 5);
 }
+
+#[test]
+fn starts_that_a_failure_made_needless_are_not_carried_out() {
+    let mut options = PoolOptions::default();
+    for (name, value) in [("workers", "5"), ("give_up_after", "1"), ("on_crash", "exit"), ("give_up_code", "3")] {
+        options.set(name, value).unwrap();
+    }
+    let mut policy = Policy::new(&options, 1);
+    policy.handle(0, Event::Start);
+    let mut actions = Vec::new();
+    while let Some(action) = policy.next_action() {
+        if let Action::Spawn { slot, .. } = action {
+            policy.handle(0, Event::SpawnFailed { slot, reason: "no memory".into() });
+        }
+        actions.push(action);
+    }
+    assert_eq!(actions.iter().filter(|a| matches!(a, Action::Spawn { .. })).count(), 1, "{actions:?}");
+    assert!(matches!(actions.last(), Some(Action::Ended { code: 3, .. })), "{actions:?}");
+}

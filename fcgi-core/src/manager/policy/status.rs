@@ -57,6 +57,8 @@ pub struct WorkerStatus {
     pub memory: u64,
     pub leaving_since: u64,
     pub why_leaving: &'static str,
+    /// Why it is to be replaced as soon as its successor is ready.
+    pub to_replace: Option<&'static str>,
 }
 
 /// One pool.
@@ -119,6 +121,9 @@ impl PoolStatus {
             object.number("memory", w.memory as i64);
             if !w.why_leaving.is_empty() {
                 object.text("why_leaving", w.why_leaving);
+            }
+            if let Some(why) = w.to_replace {
+                object.text("to_replace", why);
             }
             object.finish()
         });
@@ -201,6 +206,7 @@ impl Policy {
                 memory: w.memory,
                 leaving_since: w.leaving_since,
                 why_leaving: w.why_leaving,
+                to_replace: w.recycle,
             })
             .collect();
         workers.sort_by_key(|w| w.slot);

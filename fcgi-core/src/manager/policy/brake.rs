@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 /// A worker that dies so soon after it was ready (ms) did not really start.
 pub const YOUNG: u64 = 1000;
 
+/// The brake is never shorter (ms): without any, a start that fails at once would be repeated without end in one step.
+const SHORTEST: u64 = 10;
+
 /// Failed starts in a row, and failures in the window.
 pub struct Brake {
     delay: u64,
@@ -46,6 +49,7 @@ impl Brake {
         let power = i32::try_from(self.failures).unwrap_or(i32::MAX);
         self.failures = self.failures.saturating_add(1);
         let delay = (self.delay as f64 * self.factor.powi(power)).min(self.delay_max as f64) as u64;
+        let delay = delay.max(SHORTEST);
         self.until = self.until.max(now + delay);
         delay
     }

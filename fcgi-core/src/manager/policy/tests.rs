@@ -539,3 +539,22 @@ fn starts_that_a_failure_made_needless_are_not_carried_out() {
     assert_eq!(actions.iter().filter(|a| matches!(a, Action::Spawn { .. })).count(), 1, "{actions:?}");
     assert!(matches!(actions.last(), Some(Action::Ended { code: 3, .. })), "{actions:?}");
 }
+
+#[test]
+fn a_restart_delay_of_0_does_not_fork_without_end() {
+    let mut options = PoolOptions::default();
+    for (name, value) in [("workers", "1"), ("restart_delay", "0"), ("restart_factor", "1")] {
+        options.set(name, value).unwrap();
+    }
+    let mut policy = Policy::new(&options, 1);
+    policy.handle(0, Event::Start);
+    let mut starts = 0;
+    while let Some(action) = policy.next_action() {
+        if let Action::Spawn { slot, .. } = action {
+            starts += 1;
+            assert!(starts < 10, "the manager would hang here");
+            policy.handle(0, Event::SpawnFailed { slot, reason: "no process".into() });
+        }
+    }
+    assert_eq!(policy.next_deadline(), Some(10));
+}

@@ -630,8 +630,13 @@ impl Policy {
             room = room.min(1u32.saturating_sub(current)).max(self.target.saturating_sub(all).min(missing));
         }
         if self.brake.is_pressed() {
-            // While starts fail, one try at a time.
-            room = room.min(1u32.saturating_sub(starting));
+            // While starts fail, one try at a time, and that one has to live for a while before the next.
+            let on_trial = |w: &&Worker| match w.phase {
+                Phase::Starting => true,
+                Phase::Ready => w.started_at >= self.brake.until() && now < w.ready_at + brake::YOUNG,
+                _ => false,
+            };
+            room = room.min(1u32.saturating_sub(self.workers.iter().filter(on_trial).count() as u32));
         }
         if self.held || !self.brake.may_start(now) {
             room = 0;

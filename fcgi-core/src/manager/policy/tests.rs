@@ -558,3 +558,27 @@ fn a_restart_delay_of_0_does_not_fork_without_end() {
     }
     assert_eq!(policy.next_deadline(), Some(10));
 }
+
+#[test]
+fn workers_that_die_just_after_they_were_ready_are_tried_one_at_a_time() {
+    let mut world = World::new(&[("workers", "50"), ("restart_delay", "5s")]);
+    world.all_ready();
+    for slot in world.slots(Phase::Ready) {
+        world.exit(slot, 1);
+    }
+    world.spawned();
+    for _ in 0..100 {
+        world.pass(100);
+        world.all_ready();
+        world.pass(400);
+        for slot in world.slots(Phase::Ready) {
+            world.exit(slot, 1);
+        }
+    }
+    assert!(world.spawned() < 10, "one try, not fifty, whenever the brake lets go");
+    for _ in 0..20 {
+        world.pass(2000);
+        world.all_ready();
+    }
+    assert_eq!(world.slots(Phase::Ready).len(), 50, "and all of them once one lives");
+}

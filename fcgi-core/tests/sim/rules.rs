@@ -145,7 +145,7 @@ impl World {
 
     /// How many starts a brake as the options describe it lets through in so many ms, when all fail.
     fn starts_allowed(&self, elapsed: u64) -> u64 {
-        let (delay, most) = (self.options.restart_delay.0 as f64, self.options.restart_delay_max.0 as f64);
+        let (delay, most) = (self.options.restart_delay.0.max(10) as f64, self.options.restart_delay_max.0 as f64);
         let (mut time, mut power, mut starts) = (0.0, 0, 0);
         while time <= elapsed as f64 {
             time += (delay * self.options.restart_factor.powi(power)).min(most).floor().max(10.0);
@@ -243,7 +243,8 @@ impl World {
                 if now > process.asked_last + repeat + LATE {
                     wrong = Some(format!("slot {slot} was asked to leave at {} and not again", process.asked_last));
                 }
-            } else if process.ready_at.is_none() && start > 0 && now > process.born + start + LATE {
+            } else if process.ready_at.is_none() && start > 0 && now > process.adopted_at.max(process.born + start) + LATE
+            {
                 wrong = Some(format!("slot {slot} is not ready since {} and is left alone", process.born));
             }
         }

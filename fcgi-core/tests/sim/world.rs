@@ -24,6 +24,7 @@ pub struct Process {
     pub pid: i32,
     pub generation: u32,
     pub born: u64,
+    pub adopted_at: u64,
     pub ready_at: Option<u64>,
     pub asked_at: Option<u64>,
     pub asked_last: u64,
@@ -311,6 +312,7 @@ impl World {
             pid,
             generation,
             born: now,
+            adopted_at: 0,
             ready_at: None,
             asked_at: None,
             asked_last: 0,
@@ -403,6 +405,7 @@ impl World {
         let mut adopted = Vec::new();
         for process in &mut self.processes {
             (process.asked_at, process.softened_at, process.killed) = (None, None, false);
+            process.adopted_at = self.now;
             adopted.push(Event::Adopted {
                 slot: process.slot,
                 pid: process.pid,

@@ -48,7 +48,7 @@ impl Brake {
     pub fn press(&mut self, now: u64) -> u64 {
         let power = i32::try_from(self.failures).unwrap_or(i32::MAX);
         self.failures = self.failures.saturating_add(1);
-        let delay = (self.delay as f64 * self.factor.powi(power)).min(self.delay_max as f64) as u64;
+        let delay = (self.delay.max(SHORTEST) as f64 * self.factor.powi(power)).min(self.delay_max as f64) as u64;
         let delay = delay.max(SHORTEST);
         self.until = self.until.max(now + delay);
         delay

@@ -56,7 +56,8 @@ fn settle(world: &mut World) {
         + most * 4 * (1000 + o.canary_time.0)
         + 20 * (o.idle_timeout.0 + o.sample_interval.0);
     let mut until = world.now + patience;
-    let mut helped = false;
+    // What was about to fail when the calm began may cause a hold, and another one.
+    let mut helped = 0;
     while !world.ended && world.violation.is_none() {
         if world.machine.is_stopping() {
             return;
@@ -67,8 +68,8 @@ fn settle(world: &mut World) {
         if current as u32 == status.target && active == current && world.open.is_empty() && status.state == "running" {
             return;
         }
-        if status.state == "holding" && !helped {
-            helped = true;
+        if status.state == "holding" && helped < 3 {
+            helped += 1;
             until = world.now + patience;
             let change = world.change();
             world.event(Event::Reload { change, reason: "after the hold".into() });

@@ -327,7 +327,8 @@ impl World {
             deadline: 0,
             memory,
         });
-        let start = self.random.one_of(&[1, 20, 500]);
+        // In calm times within the shortest start_timeout.
+        let start = self.random.one_of(&[1, 20, if self.mood == Mood::Calm { 100 } else { 500 }]);
         let start = self.random.within(0, start);
         let young = self.random.within(0, 900);
         match how {
@@ -606,7 +607,7 @@ impl World {
             process.busy_until = process.busy_until.min(now + 1000);
         }
         for pid in late {
-            self.later(500, What::BecomesReady(pid));
+            self.later(50, What::BecomesReady(pid));
         }
     }
 }

@@ -106,7 +106,10 @@ impl Policy {
         let slot = worker.slot;
         match worker.phase {
             Phase::Starting if start_timeout > 0 && now >= worker.started_at + start_timeout => {
+                let generation = worker.generation;
                 self.kill(at, "not ready within start_timeout");
+                // Now, and not when it is reaped: the next start must find the brake on.
+                self.failed_start(now, Some(generation), "a worker was not ready within start_timeout");
             }
             Phase::Leaving if now >= worker.leaving_since + stop_timeout => {
                 self.kill(at, "it did not leave within stop_timeout")

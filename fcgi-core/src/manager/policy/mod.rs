@@ -393,9 +393,6 @@ impl Policy {
                     self.count_failure(now, &format!("a worker {text}"));
                 }
             }
-            Phase::Killed if worker.ready_at == 0 => {
-                self.failed_start(now, Some(worker.generation), "a worker was not ready within start_timeout");
-            }
             Phase::Leaving | Phase::Killed => {}
         }
     }

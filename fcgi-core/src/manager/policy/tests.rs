@@ -582,3 +582,16 @@ fn workers_that_die_just_after_they_were_ready_are_tried_one_at_a_time() {
     }
     assert_eq!(world.slots(Phase::Ready).len(), 50, "and all of them once one lives");
 }
+
+#[test]
+fn a_start_that_takes_too_long_presses_the_brake_before_the_next_one() {
+    let mut world = World::new(&[("workers", "1"), ("start_timeout", "1s"), ("restart_delay", "5s")]);
+    world.spawned();
+    world.pass(1100);
+    assert_eq!(world.slots(Phase::Killed), [0]);
+    assert_eq!(world.spawned(), 0, "not in the same moment");
+    world.exit(0, 1);
+    assert_eq!(world.policy.status().failures, 1, "counted once");
+    world.pass(5000);
+    assert_eq!(world.spawned(), 1);
+}

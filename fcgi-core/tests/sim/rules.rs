@@ -158,6 +158,7 @@ impl World {
 
     fn judge_drain(&mut self, slot: u32) {
         let (stopping, target) = (self.machine.is_stopping(), self.machine.target());
+        self.look_at_canary(self.machine.status().generation);
         let serving = self.processes.iter().filter(|p| p.is_serving()).count() as u32;
         let Some(process) = self.in_slot(slot) else {
             return;

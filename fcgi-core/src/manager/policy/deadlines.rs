@@ -5,6 +5,12 @@ use crate::event::Level;
 use crate::manager::action::{Action, ProbeResult, Sample};
 use crate::manager::policy::brake::YOUNG;
 
+/// Why a worker is replaced that uses too much memory.
+const TOO_LARGE: &str = "max_memory exceeded";
+
+/// Why a worker is replaced that does not answer.
+pub(super) const SILENT: &str = "silent to the own probe";
+
 impl Worker {
     /// When its present request is over its deadline: as it said itself, or by the pool's rule. None while nothing limits it.
     fn request_due(&self, timeout: u64) -> Option<u64> {
@@ -20,6 +26,8 @@ impl Policy {
     /// What the scoreboard shows.
     pub(super) fn on_samples(&mut self, now: u64, samples: &[Sample]) {
         let (max_memory, hits) = (self.options.max_memory.0, self.options.memory_samples);
+        let unproven = self.reload.as_ref().filter(|r| !r.proven).map(|_| self.generation);
+        let mut bad_canary = false;
         for sample in samples {
             let Some(worker) = self.worker(sample.slot) else {
                 continue;
@@ -39,11 +47,15 @@ impl Policy {
             let why = if worker.requests >= worker.request_limit {
                 Some("max_requests reached")
             } else if max_memory > 0 && worker.memory_hits >= hits.max(1) {
-                Some("max_memory exceeded")
+                Some(TOO_LARGE)
             } else {
                 None
             };
             worker.recycle = worker.recycle.or(why);
+            bad_canary = bad_canary || why == Some(TOO_LARGE) && unproven == Some(worker.generation);
+        }
+        if bad_canary {
+            self.roll_back(now, "its first worker exceeded max_memory before it had proved itself");
         }
         self.size_by_load(now);
         self.check_deadlines(now);
@@ -151,8 +163,7 @@ impl Policy {
     /// The own probe has ended. Silence is answered by replacing one worker, its successor ready first: an idle one by its
     /// own account, which should have answered, else the one whose request is oldest. One at a time: the guess may be wrong.
     pub(super) fn on_probed(&mut self, _now: u64, result: ProbeResult) {
-        const WHY: &str = "silent to the own probe";
-        let under_way = self.workers.iter().any(|w| w.phase == Phase::Ready && w.recycle == Some(WHY));
+        let under_way = self.workers.iter().any(|w| w.phase == Phase::Ready && w.recycle == Some(SILENT));
         if result != ProbeResult::Silent || self.stopping || under_way {
             return;
         }
@@ -162,7 +173,7 @@ impl Policy {
             .filter(|w| w.phase == Phase::Ready && w.recycle.is_none())
             .min_by_key(|w| (w.busy, if w.busy { w.busy_since } else { w.ready_at }));
         if let Some(worker) = suspect {
-            worker.recycle = Some(WHY);
+            worker.recycle = Some(SILENT);
             let slot = worker.slot;
             self.tell_worker(Level::Error, "worker_silent", slot, "alive but silent to the own probe: replaced".into());
         }

@@ -610,7 +610,8 @@ impl Policy {
         let outdated = |w: &Worker| w.generation != generation || w.recycle.is_some();
         if let Some(reload) = &mut self.reload {
             let hold = self.options.canary_time.0;
-            let proof = |w: &Worker| w.phase == Phase::Ready && w.generation == generation && now >= w.ready_at + hold;
+            let serves = |w: &Worker| w.phase == Phase::Ready && w.recycle != Some(deadlines::SILENT);
+            let proof = |w: &Worker| serves(w) && w.generation == generation && now >= w.ready_at + hold;
             reload.proven = reload.proven || self.workers.iter().any(proof) || self.target == 0;
         }
         let active = |w: &&Worker| matches!(w.phase, Phase::Starting | Phase::Ready);

@@ -595,3 +595,19 @@ fn a_start_that_takes_too_long_presses_the_brake_before_the_next_one() {
     world.pass(5000);
     assert_eq!(world.spawned(), 1);
 }
+
+#[test]
+fn a_canary_that_grows_too_large_fails_its_reload() {
+    let mut world =
+        World::new(&[("workers", "2"), ("canary_time", "10s"), ("max_memory", "100M"), ("memory_samples", "1")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 6, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.all_ready();
+    let memory = Some(200 << 20);
+    let sample = Sample { slot, busy: false, busy_since: 0, deadline: 0, requests: 1, memory };
+    world.event(Event::Samples { workers: vec![sample], queue: None });
+    assert!(matches!(world.finished.as_slice(), [(6, Err(why))] if why.contains("max_memory")), "{:?}", world.finished);
+    assert_eq!(world.slots(Phase::Leaving), [slot]);
+}

@@ -152,8 +152,8 @@ impl World {
             power += 1;
             starts += 1;
         }
-        // What was under way, and reloads that were asked for before.
-        starts + u64::from(2 * (self.ceiling + self.options.max_surge)) + 8
+        // What was under way, reloads that were asked for before, and KILLs that may have been somebody's hand.
+        starts + u64::from(2 * (self.ceiling + self.options.max_surge)) + 8 + u64::from(2 * self.ceiling).max(8)
     }
 
     fn judge_drain(&mut self, slot: u32) {

@@ -652,8 +652,9 @@ impl Policy {
             // A canary replaces nobody before it has proved itself, and is not itself the one too many.
             let unproven = self.reload.as_ref().is_some_and(|r| !r.proven);
             let too_many = |w: &Worker| {
-                let counted = if unproven { ready(&|o| o.generation == w.generation) } else { ready(&|_| true) };
-                counted > self.target
+                let silent_canary = w.recycle == Some(deadlines::SILENT) && w.generation == generation;
+                let alike = |o: &Worker| !unproven || silent_canary || o.generation == w.generation;
+                ready(&alike) > self.target
             };
             let candidate = self
                 .workers

@@ -611,3 +611,23 @@ fn a_canary_that_grows_too_large_fails_its_reload() {
     assert!(matches!(world.finished.as_slice(), [(6, Err(why))] if why.contains("max_memory")), "{:?}", world.finished);
     assert_eq!(world.slots(Phase::Leaving), [slot]);
 }
+
+#[test]
+fn a_silent_canary_makes_room_for_the_next_one() {
+    let mut world = World::new(&[("workers", "1"), ("canary_time", "5s")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 7, reason: "test".into() });
+    world.all_ready();
+    // The old one is busy, so that the suspicion falls on the canary.
+    world.samples(1, 0);
+    world.event(Event::Probed(crate::manager::action::ProbeResult::Silent));
+    for _ in 0..200 {
+        world.pass(100);
+        world.all_ready();
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert!(matches!(world.finished.as_slice(), [(7, Ok(_))]), "{:?}", world.finished);
+}

@@ -40,6 +40,11 @@ fn episode(seed: u64, fault: Fault) -> Result<u64, Broken> {
     for line in &world.history {
         let _ = writeln!(report, "  {line}");
     }
+    let status = world.machine.status();
+    let _ = writeln!(report, "  {}, generation {}, target {}", status.state, status.generation, status.target);
+    for worker in status.workers {
+        let _ = writeln!(report, "  {worker:?}");
+    }
     Err(Broken { seed, why, report })
 }
 

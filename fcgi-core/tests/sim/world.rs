@@ -157,6 +157,10 @@ impl World {
     }
 
     pub fn note(&mut self, line: String) {
+        // Of looks at the scoreboard that lead to nothing, the last is enough.
+        if line.starts_with("Samples") && self.history.back().is_some_and(|last| last.contains("  Samples")) {
+            self.history.pop_back();
+        }
         if self.history.len() >= 50 {
             self.history.pop_front();
         }

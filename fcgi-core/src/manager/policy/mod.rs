@@ -483,7 +483,7 @@ impl Policy {
         let failed = self.generation;
         // Workers of the failed generation that serve already keep serving where the old ones are too few.
         for worker in &mut self.workers {
-            if worker.generation == failed && worker.phase == Phase::Starting {
+            if worker.generation == failed {
                 worker.recycle = Some("its reload failed");
             }
         }
@@ -653,7 +653,8 @@ impl Policy {
             let unproven = self.reload.as_ref().is_some_and(|r| !r.proven);
             let too_many = |w: &Worker| {
                 let silent_canary = w.recycle == Some(deadlines::SILENT) && w.generation == generation;
-                let alike = |o: &Worker| !unproven || silent_canary || o.generation == w.generation;
+                let side = |o: &Worker| o.generation == generation;
+                let alike = |o: &Worker| !unproven || silent_canary || side(o) == side(w);
                 ready(&alike) > self.target
             };
             let candidate = self
@@ -666,8 +667,8 @@ impl Policy {
                     Phase::Ready => too_many(w),
                     _ => false,
                 })
-                // Outdated before current, not ready before ready, idle before busy, old before young.
-                .min_by_key(|(_, w)| (!outdated(w), w.phase == Phase::Ready, w.busy, w.started_at, w.slot))
+                // Outdated before current, not ready before ready, bad before merely old, idle before busy, old before young.
+                .min_by_key(|(_, w)| (!outdated(w), w.phase == Phase::Ready, w.recycle.is_none(), w.busy, w.started_at, w.slot))
                 .map(|(at, _)| at);
             let Some(at) = candidate else {
                 break;

@@ -631,3 +631,26 @@ fn a_silent_canary_makes_room_for_the_next_one() {
     }
     assert!(matches!(world.finished.as_slice(), [(7, Ok(_))]), "{:?}", world.finished);
 }
+
+#[test]
+fn what_a_failed_reload_left_goes_first_and_does_not_block_the_next_one() {
+    let settings = [("workers", "2"), ("canary_time", "5s"), ("max_memory", "100M"), ("memory_samples", "1")];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.event(Event::Reload { change: 2, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.all_ready();
+    let sample = Sample { slot, busy: true, busy_since: 1, deadline: 0, requests: 1, memory: Some(200 << 20) };
+    world.event(Event::Samples { workers: vec![sample], queue: None });
+    assert_eq!(world.slots(Phase::Leaving), [slot], "the one that failed, though it is busy");
+    for _ in 0..200 {
+        world.pass(100);
+        world.all_ready();
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert!(matches!(world.finished.as_slice(), [(1, Err(_)), (2, Ok(_))]), "{:?}", world.finished);
+}

@@ -436,6 +436,10 @@ impl Policy {
                 for worker in &mut self.workers {
                     worker.recycle = worker.recycle.or(Some("too many failures"));
                 }
+                // Something is wrong: the first of the new ones has to live for a while before the others follow.
+                if !self.brake.is_pressed() {
+                    self.brake.press(now);
+                }
             }
             OnTrouble::Hold if self.held => {}
             OnTrouble::Hold => {

@@ -654,3 +654,25 @@ fn what_a_failed_reload_left_goes_first_and_does_not_block_the_next_one() {
     }
     assert!(matches!(world.finished.as_slice(), [(1, Err(_)), (2, Ok(_))]), "{:?}", world.finished);
 }
+
+#[test]
+fn replacing_all_after_too_many_failures_begins_with_one() {
+    let mut world = World::new(&[("workers", "4"), ("max_surge", "4"), ("max_failures", "1"), ("failure_grace", "0")]);
+    world.all_ready();
+    world.pass(5000);
+    world.spawned();
+    let slot = world.slots(Phase::Ready)[0];
+    world.event(Event::Exited { slot, ended: Ended::Signal(11), served: 5 });
+    world.pass(200);
+    assert_eq!(world.spawned(), 1);
+    world.all_ready();
+    assert_eq!(world.spawned(), 0, "not before it has lived for a while");
+    for _ in 0..20 {
+        world.pass(200);
+        world.all_ready();
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert!(world.slots(Phase::Ready).len() == 4 && world.policy.workers.iter().all(|w| w.recycle.is_none()));
+}

@@ -90,7 +90,7 @@ impl Policy {
         let since = |w: &Worker| w.started_at >= self.brake.until();
         let starting = self.workers.iter().any(|w| w.phase == Phase::Starting);
         let proved = self.workers.iter().filter(is_current).filter(|w| is_proved(w)).count() as u32;
-        let complete = !starting && proved >= self.target && self.brake.may_start(now);
+        let complete = !starting && proved >= self.target.max(1) && self.brake.may_start(now);
         complete || self.workers.iter().filter(is_current).any(|w| is_proved(w) && since(w))
     }
 

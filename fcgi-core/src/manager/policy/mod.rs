@@ -193,6 +193,10 @@ impl Policy {
                 self.generation = self.generation.max(generation);
                 self.next_generation = self.next_generation.max(generation + 1);
                 self.workers.push(worker);
+                if self.options.sizing != Sizing::Static {
+                    // What the load needed a moment ago is what it needs now.
+                    self.target = self.target.max(self.workers.len() as u32).min(self.options.most_workers());
+                }
             }
             Event::Spawned { slot, pid } => {
                 if let Some(worker) = self.worker(slot) {
@@ -445,6 +449,12 @@ impl Policy {
             OnTrouble::Hold => {
                 self.tell(Level::Error, "held", format!("{reason}: no worker is started until a reload"));
                 self.held = true;
+                // Nobody may wait for what will not happen.
+                let later = self.next_reload.take().map(|r| r.0);
+                for change in later.into_iter().flatten().chain(std::mem::take(&mut self.scales)) {
+                    self.finish(change, Err(format!("the pool holds: {reason}")));
+                }
+                self.roll_back(now, &format!("the pool holds: {reason}"));
             }
             OnTrouble::Exit => {
                 let code = self.options.give_up_code;

@@ -676,3 +676,43 @@ fn replacing_all_after_too_many_failures_begins_with_one() {
     }
     assert!(world.slots(Phase::Ready).len() == 4 && world.policy.workers.iter().all(|w| w.recycle.is_none()));
 }
+
+#[test]
+fn a_hold_answers_everybody_who_waits() {
+    let settings = [("workers", "2"), ("canary_time", "60s"), ("max_failures", "2"), ("failure_action", "hold")];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.pass(5000);
+    for change in 1..=2 {
+        world.event(Event::Reload { change, reason: "test".into() });
+    }
+    world.all_ready();
+    world.event(Event::Scale { change: 3, workers: 9 });
+    for _ in 0..2 {
+        world.pass(1500);
+        let slot = world.slots(Phase::Ready)[0];
+        world.exit(slot, 1);
+    }
+    assert_eq!(world.policy.status().state, "holding");
+    let mut failed: Vec<_> = world.finished.iter().filter(|f| f.1.is_err()).map(|f| f.0).collect();
+    failed.sort_unstable();
+    assert_eq!(failed, [1, 2, 3], "{:?}", world.finished);
+    world.event(Event::Reload { change: 4, reason: "test".into() });
+    world.pass(100);
+    assert!(!world.slots(Phase::Starting).is_empty(), "a reload ends the hold");
+}
+
+#[test]
+fn an_adopted_ondemand_pool_keeps_the_workers_that_serve() {
+    let mut options = PoolOptions::default();
+    for (name, value) in [("sizing", "ondemand"), ("max_workers", "4")] {
+        options.set(name, value).unwrap();
+    }
+    let mut policy = Policy::new(&options, 1);
+    for slot in 0..3 {
+        policy.handle(5, Event::Adopted { slot, pid: 10, generation: 1, ready: true, started_at: 1 });
+    }
+    policy.handle(5, Event::Start);
+    assert_eq!(policy.next_action(), None);
+    assert_eq!(policy.target(), 3);
+}

@@ -49,6 +49,10 @@ pub enum Fault {
     EndsEarly,
     /// KILLs a worker that is over its request's deadline without the soft signal before.
     ForgetsSoften,
+    /// Says that a reload has ended well when it is asked for.
+    FinishesEarly,
+    /// Wants to be woken by a connection that it then does nothing for.
+    WakesInVain,
 }
 
 pub const FAULTS: &[Fault] = &[
@@ -71,6 +75,8 @@ pub const FAULTS: &[Fault] = &[
     Fault::ForgetsEnded,
     Fault::EndsEarly,
     Fault::ForgetsSoften,
+    Fault::FinishesEarly,
+    Fault::WakesInVain,
 ];
 
 pub struct Machine {
@@ -103,6 +109,10 @@ impl Machine {
                 self.actions.push_back(Action::Drain { slot: worker.slot });
             }
         }
+        if let (Fault::FinishesEarly, Event::Reload { change, .. }) = (self.fault, &event) {
+            let result = Ok(format!("generation {} serves", self.policy.status().generation + 1));
+            self.actions.push_back(Action::Finished { change: *change, result });
+        }
         if let Event::Exited { slot, .. } | Event::SpawnFailed { slot, .. } = event {
             self.drained.retain(|&s| s != slot);
         }
@@ -131,6 +141,14 @@ impl Machine {
 
     pub fn target(&self) -> u32 {
         self.policy.target()
+    }
+
+    pub fn wants_wakeup(&self) -> bool {
+        self.fault == Fault::WakesInVain || self.policy.wants_wakeup()
+    }
+
+    pub fn wants_samples(&self, now: u64) -> bool {
+        self.policy.wants_samples(now)
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -36,7 +36,8 @@ fn episode(seed: u64, fault: Fault) -> Result<u64, Broken> {
         return Ok(world.steps);
     };
     let given: Vec<String> = world.given.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let mut report = format!("{why}\n  replay: SIM_SEED={seed} tests/sim/run --steps 1\n  options: {}\n", given.join(" "));
+    let mut report =
+        format!("{why}\n  replay: SIM_SEED={seed} tests/sim/run --steps 1\n  options: {}\n", given.join(" "));
     for line in &world.history {
         let _ = writeln!(report, "  {line}");
     }
@@ -70,7 +71,9 @@ fn settle(world: &mut World) {
         let status = world.machine.status();
         let current = world.processes.iter().filter(|p| p.is_serving() && p.generation == status.generation).count();
         let active = world.processes.iter().filter(|p| p.is_active()).count();
-        if current as u32 == status.target && active == current && world.open.is_empty() && status.state == "running" {
+        // Without workers nothing can show that starts succeed again.
+        let well = status.state == "running" || status.state == "degraded" && status.target == 0;
+        if current as u32 == status.target && active == current && world.open.is_empty() && well {
             return;
         }
         if status.state == "holding" && helped < 3 {
@@ -105,8 +108,9 @@ fn stop(world: &mut World) {
         }
     }
     let until = begun + world.options.stop_timeout.0 + world.options.drain_repeat.0 + 5000;
+    let slept = world.slept;
     while !world.ended && world.violation.is_none() {
-        if world.now > until {
+        if world.now > until + world.slept - slept {
             return world.fail(format!("has not ended {} ms after it was asked to", world.now - begun));
         }
         world.step();

@@ -30,6 +30,11 @@ impl Judge {
         *self = Judge { highest: generation, generation, generations_allowed: [generation; 2], ..Judge::default() };
     }
 
+    /// Somebody knocked at an ondemand pool without workers: a start for that is no repeated one.
+    pub fn knocked(&mut self) {
+        self.plague_spawns = self.plague_spawns.saturating_sub(1);
+    }
+
     pub fn plague_begins(&mut self) {
         self.plague_spawns = 0;
     }
@@ -77,6 +82,7 @@ impl World {
             Action::Finished { change, .. } if !self.open.contains(&change) => {
                 self.fail(format!("change {change} is finished a second time"));
             }
+            Action::Finished { result: Ok(ref text), .. } => self.judge_finished(text),
             Action::Ended { .. } => {
                 if !self.processes.is_empty() {
                     self.fail(format!("ended while {} workers live", self.processes.len()));
@@ -152,8 +158,13 @@ impl World {
             power += 1;
             starts += 1;
         }
-        // What was under way, reloads that were asked for before, and KILLs that may have been somebody's hand.
-        starts + u64::from(2 * (self.ceiling + self.options.max_surge)) + 8 + u64::from(2 * self.ceiling).max(8)
+        // What was under way, reloads that were asked for before, and KILLs that may have been somebody's hand (one a second).
+        let by_hand = elapsed / 1000;
+        by_hand
+            + starts
+            + u64::from(2 * (self.ceiling + self.options.max_surge))
+            + 8
+            + u64::from(2 * self.ceiling).max(8)
     }
 
     fn judge_drain(&mut self, slot: u32) {
@@ -166,6 +177,22 @@ impl World {
         if process.is_serving() && !stopping && serving <= target {
             let text = format!("slot {slot} is asked to leave while {serving} serve and {target} should");
             self.fail(format!("too few are left: {text}"));
+        }
+    }
+
+    /// A reload that ended well has replaced everybody, and as many serve as should.
+    fn judge_finished(&mut self, text: &str) {
+        let Some(generation) = text.strip_prefix("generation ").and_then(|rest| rest.split(' ').next()?.parse().ok())
+        else {
+            return;
+        };
+        let (mut old, mut new) = (0, 0);
+        for process in self.processes.iter().filter(|p| p.is_active()) {
+            old += u32::from(process.generation < generation);
+            new += u32::from(process.generation >= generation && process.is_serving());
+        }
+        if old > 0 || new < self.machine.target() {
+            self.fail(format!("a reload ended well with {old} old and {new} new workers: {text}"));
         }
     }
 
@@ -221,6 +248,9 @@ impl World {
         if status.target > self.ceiling && !self.machine.is_stopping() {
             return self.fail(format!("target {} above the ceiling {}", status.target, self.ceiling));
         }
+        if status.state == "holding" && self.open.iter().any(|&change| self.upgrading != Some(change)) {
+            return self.fail(format!("holds, and changes {:?} wait for ever", self.open));
+        }
         let mut known: Vec<u32> = status.workers.iter().map(|w| w.slot).collect();
         let mut real: Vec<u32> = self.processes.iter().map(|p| p.slot).collect();
         known.sort_unstable();
@@ -244,7 +274,9 @@ impl World {
                 if now > process.asked_last + repeat + LATE {
                     wrong = Some(format!("slot {slot} was asked to leave at {} and not again", process.asked_last));
                 }
-            } else if process.ready_at.is_none() && start > 0 && now > process.adopted_at.max(process.born + start) + LATE
+            } else if process.ready_at.is_none()
+                && start > 0
+                && now > process.adopted_at.max(process.born + start) + LATE
             {
                 wrong = Some(format!("slot {slot} is not ready since {} and is left alone", process.born));
             }

@@ -108,9 +108,11 @@ pub struct World {
     pub ceiling: u32,
     pub open: BTreeSet<ChangeId>,
     pub quitting: bool,
+    /// For how long the manager was asleep in all (ms).
+    pub slept: u64,
     pub ended: bool,
     pub judge: crate::rules::Judge,
-    upgrading: Option<ChangeId>,
+    pub upgrading: Option<ChangeId>,
     next_change: ChangeId,
     next_pid: i32,
     heap: BinaryHeap<Reverse<(u64, u64, What)>>,
@@ -141,6 +143,7 @@ impl World {
             ceiling,
             open: BTreeSet::new(),
             quitting: false,
+            slept: 0,
             ended: false,
             judge: crate::rules::Judge::default(),
             upgrading: None,
@@ -210,6 +213,13 @@ impl World {
                 self.note("tick".into());
                 let actions = self.carry_out();
                 self.judge_tick(actions);
+                // An executor that looks when it is asked to; another waits for its next sample.
+                if self.random.percent(50) && self.machine.wants_samples(self.now) {
+                    self.sample();
+                    if self.machine.wants_samples(self.now) {
+                        self.fail("spins: it wants samples that it has just got".into());
+                    }
+                }
             }
             (_, Some(at)) => {
                 self.now = self.now.max(at);
@@ -460,6 +470,9 @@ impl World {
                 let wait = self.random.one_of(&[10, 300, 3000, 20_000]);
                 let wait = self.random.within(1, wait);
                 self.later(wait, What::Somebody);
+                if self.mood != Mood::Calm {
+                    self.knock();
+                }
                 if self.mood == Mood::Normal {
                     self.somebody();
                 }
@@ -529,6 +542,29 @@ impl World {
         self.event(Event::Samples { workers, queue });
     }
 
+    /// Somebody connects to a pool without workers.
+    fn knock(&mut self) {
+        if self.machine.wants_wakeup() {
+            self.judge.knocked();
+            self.event(Event::Samples { workers: Vec::new(), queue: Some((1, 0)) });
+            if self.machine.wants_wakeup() {
+                self.fail("spins: woken by a connection, it does nothing and wants to be woken again".into());
+            }
+        }
+    }
+
+    /// The manager was stopped (SIGSTOP, a machine that slept) and goes on.
+    fn sleep(&mut self) {
+        let asleep = self.random.one_of(&[100, 5_000, 600_000]);
+        let asleep = self.random.within(1, asleep);
+        (self.now, self.slept) = (self.now + asleep, self.slept + asleep);
+        self.note("the manager was asleep".into());
+        self.steps += 1;
+        self.machine.tick(self.now);
+        self.carry_out();
+        self.judge_after();
+    }
+
     fn somebody(&mut self) {
         let slot = self.random.within(0, u64::from(self.lines)) as u32;
         match self.random.within(0, 99) {
@@ -581,6 +617,7 @@ impl World {
                     self.event(Event::Fatal { slot, why: "no licence".into() });
                 }
             }
+            91..=93 => self.sleep(),
             86..=90 => {
                 let (how, lasts) = (self.random.within(0, 8), self.random.within(10_000, 200_000));
                 self.mood = Mood::Plague { how, since: self.now };

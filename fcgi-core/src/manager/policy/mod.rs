@@ -682,7 +682,9 @@ impl Policy {
                     _ => false,
                 })
                 // Outdated before current, not ready before ready, bad before merely old, idle before busy, old before young.
-                .min_by_key(|(_, w)| (!outdated(w), w.phase == Phase::Ready, w.recycle.is_none(), w.busy, w.started_at, w.slot))
+                .min_by_key(|(_, w)| {
+                    (!outdated(w), w.phase == Phase::Ready, w.recycle.is_none(), w.busy, w.started_at, w.slot)
+                })
                 .map(|(at, _)| at);
             let Some(at) = candidate else {
                 break;

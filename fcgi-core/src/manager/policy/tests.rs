@@ -497,7 +497,10 @@ fn a_reload_to_a_program_that_leaves_at_once_with_status_0_is_given_up() {
     assert!(matches!(world.finished.as_slice(), [(4, Err(why))] if why.contains("status 0")), "{:?}", world.finished);
     world.pass(5000);
     world.all_ready();
-    assert!(world.slots(Phase::Ready).len() == 3 && world.policy.workers.iter().all(|w| w.generation == 1 || w.phase != Phase::Ready));
+    assert!(
+        world.slots(Phase::Ready).len() == 3
+            && world.policy.workers.iter().all(|w| w.generation == 1 || w.phase != Phase::Ready)
+    );
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub enum Fault {
     ForgetsFinished,
     /// Answers twice.
     FinishesTwice,
-    /// Does not wait before the next start, however many have failed.
+    /// Waits no longer before the next start, however many have failed.
     NeverBacksOff,
     /// Names the present as its next deadline, always.
     Spins,
@@ -94,7 +94,7 @@ impl Machine {
         match fault {
             Fault::KillsEarly => options.stop_timeout = Duration(options.stop_timeout.0 / 10),
             Fault::SurgesTooHigh => options.max_surge += 3,
-            Fault::NeverBacksOff => options.restart_delay = Duration(0),
+            Fault::NeverBacksOff => (options.restart_delay, options.restart_factor) = (Duration(0), 1.0),
             Fault::IgnoresCanaryTime => options.canary_time = Duration(0),
             _ => {}
         }

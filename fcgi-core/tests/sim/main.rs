@@ -180,10 +180,10 @@ fn every_known_fault_is_caught() {
     let mut missed = Vec::new();
     for &fault in FAULTS {
         let seed = number("SIM_SEED").unwrap_or_else(some_seed);
-        match run(seed, 200_000, fault) {
+        match run(seed, 500_000, fault) {
             Ok(_) => missed.push(format!("{fault:?} from seed {seed}")),
             Err(broken) => println!("{fault:?}: {}", broken.why),
         }
     }
-    assert!(missed.is_empty(), "not caught within 200000 steps: {missed:?}");
+    assert!(missed.is_empty(), "not caught within 500000 steps: {missed:?}");
 }

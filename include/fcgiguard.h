@@ -197,6 +197,37 @@ const char *fcgiguard_pool_get(fcgiguard_pool *pool,
 int32_t fcgiguard_pool_set_command(fcgiguard_pool *pool, const char *const *argv, fcgiguard_error *error);
 
 /*
+ How this program is started again: program (looked for in PATH) and arguments. An upgrade executes it, in the same process, after
+ a dry run; without it an upgrade is refused. The dry run is a child that runs the program up to its `fcgiguard_pool_open`, which
+ checks everything, reports to the manager and ends the child. May be called before or after open; `argv` is copied.
+
+ `pool` is valid; `argv` is an array of NUL-terminated strings that ends with NULL; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_set_image(fcgiguard_pool *pool,
+                                 const char *const *argv,
+                                 fcgiguard_error *error);
+
+/*
+ Replaces the program by a new image of itself (see `fcgiguard_pool_set_image`): the sockets stay open, the workers live on and
+ are then replaced one by one. Where the new image fails its dry run, this one serves on and the notice `upgrade_failed` says why.
+ The call notes the wish; a later step carries it out and does not return then.
+
+ `pool` is valid; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_upgrade(fcgiguard_pool *pool,
+                               fcgiguard_error *error);
+
+/*
+ A listening socket for a program that opens its own: after an upgrade the one that the former image had at this address, else a
+ new one. Returns the descriptor, which is the caller's to close and closes on exec. `backlog` 0 is the default of the option.
+
+ `address` is NUL-terminated; `error` is NULL or valid.
+ */
+int32_t fcgiguard_listen(const char *address,
+                         uint32_t backlog,
+                         fcgiguard_error *error);
+
+/*
  The host's way to fork (fork mode); NULL is the C library's. A host with hooks of its own (Perl, Python) must give its own.
 
  `pool` is valid; `fork` may be called with `userdata` until the pool is freed; `error` is NULL or valid.

@@ -32,6 +32,14 @@ int32_t fcgiguard_pool_set_int(fcgiguard_pool *pool, const char *name, int64_t v
 const char *fcgiguard_pool_get(fcgiguard_pool *pool,
                                const char *name);
 int32_t fcgiguard_pool_set_command(fcgiguard_pool *pool, const char *const *argv, fcgiguard_error *error);
+int32_t fcgiguard_pool_set_image(fcgiguard_pool *pool,
+                                 const char *const *argv,
+                                 fcgiguard_error *error);
+int32_t fcgiguard_pool_upgrade(fcgiguard_pool *pool,
+                               fcgiguard_error *error);
+int32_t fcgiguard_listen(const char *address,
+                         uint32_t backlog,
+                         fcgiguard_error *error);
 int32_t fcgiguard_pool_set_fork(fcgiguard_pool *pool,
                                 fcgiguard_fork_fn fork,
                                 void *userdata,

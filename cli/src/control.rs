@@ -1,4 +1,4 @@
-//! `fcgiguard status|reload|scale|stop`: clients of a manager's control socket.
+//! `fcgiguard status|reload|upgrade|scale|stop`: clients of a manager's control socket.
 
 use crate::flags::{cgi_params, parser, Flags};
 use crate::EXIT_USAGE;
@@ -17,6 +17,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 Usage: fcgiguard status CONTROL [--json]
        fcgiguard reload CONTROL [--wait] [--timeout TIME]
+       fcgiguard upgrade CONTROL [--wait] [--timeout TIME]
        fcgiguard scale CONTROL WORKERS [--wait] [--timeout TIME]
        fcgiguard stop CONTROL [--wait] [--timeout TIME]
 
@@ -38,6 +39,10 @@ pub fn status(args: Vec<OsString>) -> ExitCode {
 
 pub fn reload(args: Vec<OsString>) -> ExitCode {
     run("reload", args)
+}
+
+pub fn upgrade(args: Vec<OsString>) -> ExitCode {
+    run("upgrade", args)
 }
 
 pub fn scale(args: Vec<OsString>) -> ExitCode {

@@ -63,7 +63,7 @@ fn serve(address: Option<String>) -> Result<(), Box<dyn std::error::Error>> {
         Some(address) => {
             let mut pool = PoolOptions::default();
             pool.set("listen", &address)?;
-            held = listen::open_all(&pool)
+            held = listen::open_all(&pool, &mut Vec::new())
                 .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
             let first = held.first().ok_or("nothing to listen on")?;
             fcgi_core::sys::fd::set_nonblocking(std::os::fd::AsFd::as_fd(&first.fd), true)?;

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod config;
 mod control;
 mod demo;
 mod echo;
@@ -21,10 +22,12 @@ type Command = fn(Vec<OsString>) -> ExitCode;
 const COMMANDS: &[(&str, &str, Command)] = &[
     ("probe", "ask FastCGI servers whether they serve", probe::main),
     ("run", "keep a pool of a FastCGI command's processes", run::main),
+    ("check", "find every fault in a configuration of run", run::check),
     ("demo", "all of it in front of your eyes, within a minute", demo::main),
     ("echo", "a responder that is built in, to try things out", echo::main),
     ("status", "show a pool and its workers", control::status),
     ("reload", "replace a pool's workers; --wait says what came of it", control::reload),
+    ("upgrade", "replace the manager itself, after a dry run", control::upgrade),
     ("scale", "change the number of a pool's workers", control::scale),
     ("stop", "end a pool after the requests in flight", control::stop),
     ("bench", "send load to a FastCGI server and count what was lost", bench::main),

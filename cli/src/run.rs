@@ -1,30 +1,42 @@
-//! `fcgiguard run`: a pool of a command's processes. The flags are the option table.
+//! `fcgiguard run` and `fcgiguard check`: pools of commands' processes. The flags are the option table.
 
+use crate::config;
 use crate::EXIT_USAGE;
 use fcgi_core::event::{Level, Notice};
-use fcgi_core::manager::executor::{Manager, Mode, OpenError, Step};
+use fcgi_core::manager::executor::OpenError;
+use fcgi_core::manager::group::Group;
 use fcgi_core::manager::options::{env_name, LogFormat, PoolOptions, OPTIONS};
+use fcgi_core::manager::upgrade::Image;
 use fcgi_core::{Code, Coded};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write;
 use std::process::ExitCode;
 
 /// The addresses cannot be listened on.
 const EXIT_BIND: u8 = 4;
 
+/// Pools to be run: options and command of each.
+type Pools = Vec<(PoolOptions, Vec<OsString>)>;
+
+/// An option from environment or command line: its name there, the option, the value.
+struct Setting {
+    shown: String,
+    option: String,
+    value: String,
+}
+
 /// What the command line asks for, or every fault in it.
-pub fn parse(args: Vec<OsString>) -> Result<(PoolOptions, Vec<OsString>), Vec<String>> {
-    let mut options = PoolOptions::default();
+pub fn parse(args: Vec<OsString>) -> Result<Pools, Vec<String>> {
     let mut faults = Vec::new();
-    for spec in OPTIONS {
-        // Containers set options by environment; a flag replaces or, in lists, adds to it.
-        if let Ok(value) = std::env::var(env_name(spec.name)) {
-            if let Err(fault) = options.set(spec.name, &value) {
-                faults.push(format!("environment {}: {fault}", env_name(spec.name)));
-            }
-        }
-    }
-    let mut command = Vec::new();
+    // Containers set options by environment; a flag replaces or, in lists, adds to it.
+    let from_environment = |spec: &fcgi_core::manager::options::OptionSpec| {
+        let shown = env_name(spec.name);
+        let value = std::env::var(&shown).ok()?;
+        Some(Setting { shown: format!("environment {shown}"), option: spec.name.to_owned(), value })
+    };
+    let mut settings: Vec<Setting> = OPTIONS.iter().filter_map(from_environment).collect();
+    let (mut command, mut file) = (Vec::new(), None);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         if arg == "--" {
@@ -43,27 +55,104 @@ pub fn parse(args: Vec<OsString>) -> Result<(PoolOptions, Vec<OsString>), Vec<St
         let value = match (value, known) {
             (Some(value), _) => value,
             (None, Some(spec)) if spec.kind == "yes or no" => "yes".into(),
-            (None, Some(_)) => match args.next() {
+            (None, None) if name != "config" => OsString::new(),
+            (None, _) => match args.next() {
                 Some(value) => value,
                 None => {
                     faults.push(format!("--{name}: its value is missing"));
                     continue;
                 }
             },
-            (None, None) => OsString::new(),
         };
-        if let Err(fault) = options.set(&name, &value.to_string_lossy()) {
-            faults.push(format!("--{fault}"));
+        let value = value.to_string_lossy().into_owned();
+        if name == "config" {
+            file = Some(value);
+        } else {
+            settings.push(Setting { shown: format!("--{name}"), option: name, value });
         }
     }
-    if command.is_empty() {
-        faults.push("no command: write it after --".to_owned());
+    let mut pools = match &file {
+        Some(file) => match read(file) {
+            Ok(pools) => pools,
+            Err(more) => {
+                faults.extend(more);
+                Vec::new()
+            }
+        },
+        None => vec![(PoolOptions::default(), command.clone())],
+    };
+    match (&file, command.is_empty()) {
+        (Some(_), false) => faults.push("--config has the commands: none may follow --".to_owned()),
+        (None, true) => faults.push("no command: write it after --, or give --config FILE".to_owned()),
+        _ => {}
     }
-    faults.extend(options.validate().iter().map(|fault| format!("--{}", fault.to_string().replacen('_', "-", 1))));
+    let mut blank = PoolOptions::default();
+    for setting in &settings {
+        // Once against a pool that nobody runs, so that a fault is told once.
+        if let Err(fault) = blank.set(&setting.option, &setting.value) {
+            let reason = fault.to_string();
+            let reason = reason.strip_prefix(&setting.option).unwrap_or(&reason).trim_start_matches(": ").to_owned();
+            faults.push(format!("{}: {reason}", setting.shown));
+            continue;
+        }
+        for (options, _) in &mut pools {
+            // Seen to be right, just now.
+            let _ = options.set(&setting.option, &setting.value);
+        }
+    }
+    let several = pools.len() > 1;
+    for (options, _) in &pools {
+        let pool = if several { format!("pool {}: ", options.name) } else { String::new() };
+        let shown = |fault: &fcgi_core::manager::options::OptionFault| {
+            format!("{pool}--{}", fault.to_string().replacen('_', "-", 1))
+        };
+        faults.extend(options.validate().iter().map(shown));
+    }
+    for (at, (options, _)) in pools.iter().enumerate() {
+        if pools.iter().take(at).any(|(other, _)| other.name == options.name) {
+            faults.push(format!("two pools are called {}", options.name));
+        }
+    }
     if faults.is_empty() {
-        Ok((options, command))
+        Ok(pools)
     } else {
         Err(faults)
+    }
+}
+
+/// The pools of a file, or every fault with its place.
+fn read(file: &str) -> Result<Pools, Vec<String>> {
+    let source = std::fs::read_to_string(file).map_err(|error| vec![format!("{file}: {error}")])?;
+    let pools = config::parse(&source).map_err(|faults| config::show(file, &source, faults))?;
+    Ok(pools.into_iter().map(|pool| (pool.options, pool.command)).collect())
+}
+
+/// `fcgiguard check FILE`.
+pub fn check(args: Vec<OsString>) -> ExitCode {
+    let file = match args.as_slice() {
+        [file] if file != "--help" && file != "-h" => file.to_string_lossy().into_owned(),
+        _ => {
+            println!("Usage: fcgiguard check FILE\n\nReads a configuration of `fcgiguard run --config` and reports every fault with line and column. It looks for the");
+            println!("commands, users and groups, and starts and binds nothing. Exit codes: 0 all is well, 3 something is not.");
+            return if args.len() == 1 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) };
+        }
+    };
+    match read(&file) {
+        Ok(pools) => {
+            for (options, command) in &pools {
+                let command: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+                let listen = if options.listen.is_empty() { "fd:0".to_owned() } else { options.listen.join(", ") };
+                println!("pool {}: {} on {listen}", options.name, command.join(" "));
+            }
+            println!("{file}: no faults");
+            ExitCode::SUCCESS
+        }
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("{fault}");
+            }
+            ExitCode::from(EXIT_USAGE)
+        }
     }
 }
 
@@ -72,8 +161,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         help();
         return ExitCode::SUCCESS;
     }
-    let (options, command) = match parse(args) {
-        Ok(parsed) => parsed,
+    let pools = match parse(args) {
+        Ok(pools) => pools,
         Err(faults) => {
             for fault in &faults {
                 eprintln!("fcgiguard run: {fault}");
@@ -82,19 +171,26 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let format = options.log_format;
-    let mut manager = match Manager::open(options, Mode::Exec(command)) {
-        Ok(manager) => manager,
-        Err(error) => return refuse(&error),
+    let mut log = match Log::open(&pools) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("fcgiguard run: {error}. Nothing was started");
+            return ExitCode::from(EXIT_USAGE);
+        }
     };
-    let addresses = manager.addresses().join(", ");
-    log(format, &notice(&manager, Level::Notice, "listening", format!("listening on {addresses}")));
-    match manager.run(|n| log(format, n)) {
-        Ok(Step::Ended { code, reason }) => {
-            log(format, &notice(&manager, Level::Notice, "ended", format!("ended: {reason}")));
+    let mut group = match Group::open(pools, Image::this()) {
+        Ok(group) => group,
+        Err(faults) => return refuse(&faults),
+    };
+    for pool in group.pools() {
+        let text = format!("listening on {}", pool.addresses().join(", "));
+        log.tell(&notice(&pool.options().name, "listening", text));
+    }
+    match group.run(|n| log.tell(n)) {
+        Ok((code, reason)) => {
+            log.tell(&notice("", "ended", format!("ended: {reason}")));
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
-        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fcgiguard run: {error}");
             ExitCode::FAILURE
@@ -102,50 +198,91 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn refuse(error: &OpenError) -> ExitCode {
-    for line in error.lines() {
-        eprintln!("fcgiguard run: {line}");
+fn refuse(faults: &[(String, OpenError)]) -> ExitCode {
+    let several = faults.len() > 1;
+    for (pool, error) in faults {
+        for line in error.lines() {
+            let pool = if several { format!("pool {pool}: ") } else { String::new() };
+            eprintln!("fcgiguard run: {pool}{line}");
+        }
     }
-    eprintln!("fcgiguard run: nothing was started. {}", error.code().advice());
-    ExitCode::from(match error.code() {
+    let code = faults.first().map_or(Code::Internal, |(_, error)| error.code());
+    eprintln!("fcgiguard run: nothing was started. {}", code.advice());
+    ExitCode::from(match code {
         Code::AddressInUse | Code::BindFailed | Code::SocketFolder | Code::UnresolvedHost => EXIT_BIND,
         _ => EXIT_USAGE,
     })
 }
 
-fn notice(manager: &Manager, level: Level, kind: &'static str, text: String) -> Notice {
-    Notice { level, kind, pool: manager.options().name.clone(), worker: None, text, status: -1 }
+fn notice(pool: &str, kind: &'static str, text: String) -> Notice {
+    Notice { level: Level::Notice, kind, pool: pool.to_owned(), worker: None, text, status: -1 }
 }
 
-/// One line a notice on standard error. A log that cannot be written must not end the manager.
-fn log(format: LogFormat, notice: &Notice) {
-    if notice.level > Level::Info {
-        return;
+/// Where the notices go. One log for all pools, as the first one's options say.
+struct Log {
+    format: LogFormat,
+    path: String,
+    file: Option<File>,
+}
+
+impl Log {
+    fn open(pools: &Pools) -> Result<Log, String> {
+        let (format, path) =
+            pools.first().map_or((LogFormat::Text, String::new()), |(o, _)| (o.log_format, o.log.clone()));
+        let mut log = Log { format, path, file: None };
+        log.reopen()?;
+        Ok(log)
     }
-    let line = match format {
-        LogFormat::Text => format!("fcgiguard: {notice}\n"),
-        LogFormat::Journal => format!("<{}>{notice}\n", notice.level as i32),
-        LogFormat::Json => {
-            let mut json = fcgi_core::json::Object::new();
-            json.number("time_ms", fcgi_core::sys::time::wall_ms() as i64);
-            json.number("level", i64::from(notice.level as i32));
-            json.text("kind", notice.kind);
-            json.text("pool", &notice.pool);
-            if let Some(worker) = notice.worker {
-                json.number("pid", i64::from(worker.pid));
-                json.number("generation", i64::from(worker.generation));
-            }
-            json.text("text", &notice.text);
-            json.finish() + "\n"
+
+    /// Opens the file anew: a log rotation has moved the old one.
+    fn reopen(&mut self) -> Result<(), String> {
+        if !self.path.is_empty() {
+            let opened = File::options().append(true).create(true).open(&self.path);
+            self.file = Some(opened.map_err(|error| format!("log {}: {error}", self.path))?);
         }
-    };
-    let _ = std::io::stderr().write_all(line.as_bytes());
+        Ok(())
+    }
+
+    /// One line a notice. A log that cannot be written must not end the manager.
+    fn tell(&mut self, notice: &Notice) {
+        if notice.kind == "reopen" {
+            if let Err(error) = self.reopen() {
+                eprintln!("fcgiguard: {error}; the log goes on as it was");
+            }
+        }
+        if notice.level > Level::Info {
+            return;
+        }
+        let line = match self.format {
+            LogFormat::Text => format!("fcgiguard: {notice}\n"),
+            LogFormat::Journal => format!("<{}>{notice}\n", notice.level as i32),
+            LogFormat::Json => {
+                let mut json = fcgi_core::json::Object::new();
+                json.number("time_ms", fcgi_core::sys::time::wall_ms() as i64);
+                json.number("level", i64::from(notice.level as i32));
+                json.text("kind", notice.kind);
+                json.text("pool", &notice.pool);
+                if let Some(worker) = notice.worker {
+                    json.number("pid", i64::from(worker.pid));
+                    json.number("generation", i64::from(worker.generation));
+                }
+                json.text("text", &notice.text);
+                json.finish() + "\n"
+            }
+        };
+        let _ = match &mut self.file {
+            Some(file) => file.write_all(line.as_bytes()),
+            None => std::io::stderr().write_all(line.as_bytes()),
+        };
+    }
 }
 
 fn help() {
-    println!("Usage: fcgiguard run --listen ADDRESS [--OPTION VALUE]... -- COMMAND [ARGUMENT]...\n");
+    println!("Usage: fcgiguard run --listen ADDRESS [--OPTION VALUE]... -- COMMAND [ARGUMENT]...");
+    println!("       fcgiguard run --config FILE [--OPTION VALUE]...\n");
     println!("Keeps a pool of COMMAND's processes on a socket: replaces the dead, reloads on HUP without losing a");
-    println!("request, ends after the requests in flight on TERM. Each process gets the socket as descriptor 0.\n");
+    println!("request, ends after the requests in flight on TERM. Each process gets the socket as descriptor 0. FILE has one");
+    println!("pool or several: see fcgiguard.toml in the documentation, and `fcgiguard check FILE`.\n");
     println!(
         "Exit codes: 0 a graceful end, 3 wrong use, 4 the address cannot be listened on, else as the options say."
     );

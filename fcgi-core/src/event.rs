@@ -48,6 +48,9 @@ pub struct Notice {
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pool.is_empty() {
+            return f.write_str(&self.text);
+        }
         write!(f, "{}", self.pool)?;
         if let Some(worker) = self.worker {
             write!(f, "[{}.{}]", worker.generation, worker.pid)?;

@@ -6,7 +6,9 @@ use crate::text::{put, text};
 use crate::worker::{fcgiguard_worker, WorkerState};
 use fcgi_core::event::Notice;
 use fcgi_core::manager::executor::{Host, Manager, Mode, PlainHost, Step};
+use fcgi_core::manager::listen;
 use fcgi_core::manager::options::PoolOptions;
+use fcgi_core::manager::upgrade::Image;
 use fcgi_core::manager::worker::Worker;
 use fcgi_core::Code;
 use std::ffi::{c_char, c_void, CStr, CString, OsString};
@@ -36,6 +38,7 @@ pub struct PoolState {
     command: Vec<OsString>,
     fork: fcgiguard_fork_fn,
     userdata: *mut c_void,
+    image: Option<Image>,
     manager: Option<Manager>,
     worker: Option<Worker>,
     exit_code: i32,
@@ -81,6 +84,7 @@ pub extern "C" fn fcgiguard_pool_new() -> *mut fcgiguard_pool {
             command: Vec::new(),
             fork: None,
             userdata: ptr::null_mut(),
+            image: None,
             manager: None,
             worker: None,
             exit_code: 0,
@@ -210,15 +214,90 @@ pub unsafe extern "C" fn fcgiguard_pool_set_command(
             if argv.is_null() {
                 return Err(Fault::null("argv"));
             }
-            state.command.clear();
-            let mut at = argv;
-            while !(*at).is_null() {
-                state.command.push(OsString::from_vec(CStr::from_ptr(*at).to_bytes().to_vec()));
-                at = at.add(1);
-            }
+            state.command = words(argv);
             Ok(0)
         })
     }
+}
+
+/// A NULL-terminated array of strings, copied.
+///
+/// # Safety
+/// `argv` is an array of NUL-terminated strings that ends with NULL.
+unsafe fn words(argv: *const *const c_char) -> Vec<OsString> {
+    let mut words = Vec::new();
+    let mut at = argv;
+    // SAFETY: the caller's duty: every place up to the NULL is readable and a string.
+    unsafe {
+        while !(*at).is_null() {
+            words.push(OsString::from_vec(CStr::from_ptr(*at).to_bytes().to_vec()));
+            at = at.add(1);
+        }
+    }
+    words
+}
+
+/// How this program is started again: program (looked for in PATH) and arguments. An upgrade executes it, in the same process, after
+/// a dry run; without it an upgrade is refused. The dry run is a child that runs the program up to its `fcgiguard_pool_open`, which
+/// checks everything, reports to the manager and ends the child. May be called before or after open; `argv` is copied.
+///
+/// # Safety
+/// `pool` is valid; `argv` is an array of NUL-terminated strings that ends with NULL; `error` is NULL or valid.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_pool_set_image(
+    pool: *mut fcgiguard_pool,
+    argv: *const *const c_char,
+    error: *mut fcgiguard_error,
+) -> i32 {
+    // SAFETY: the caller's duty, for all of it.
+    unsafe {
+        with(pool, error, |state| {
+            if argv.is_null() {
+                return Err(Fault::null("argv"));
+            }
+            let image = Image::new(words(argv));
+            if let Some(manager) = &mut state.manager {
+                manager.set_image(image.clone());
+            }
+            state.image = Some(image);
+            Ok(0)
+        })
+    }
+}
+
+/// Replaces the program by a new image of itself (see `fcgiguard_pool_set_image`): the sockets stay open, the workers live on and
+/// are then replaced one by one. Where the new image fails its dry run, this one serves on and the notice `upgrade_failed` says why.
+/// The call notes the wish; a later step carries it out and does not return then.
+///
+/// # Safety
+/// `pool` is valid; `error` is NULL or valid.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_pool_upgrade(pool: *mut fcgiguard_pool, error: *mut fcgiguard_error) -> i32 {
+    // SAFETY: the caller's duty.
+    unsafe {
+        with(pool, error, |state| {
+            running(state)?.upgrade();
+            Ok(0)
+        })
+    }
+}
+
+/// A listening socket for a program that opens its own: after an upgrade the one that the former image had at this address, else a
+/// new one. Returns the descriptor, which is the caller's to close and closes on exec. `backlog` 0 is the default of the option.
+///
+/// # Safety
+/// `address` is NUL-terminated; `error` is NULL or valid.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_listen(address: *const c_char, backlog: u32, error: *mut fcgiguard_error) -> i32 {
+    guard(error, || {
+        let mut options = PoolOptions::default();
+        if backlog > 0 {
+            options.backlog = backlog;
+        }
+        // SAFETY: the caller's duty.
+        let address = unsafe { text(address, "address") }?;
+        Ok(listen::open_for_program(address, &options)?.into_raw())
+    })
 }
 
 /// The host's way to fork (fork mode); NULL is the C library's. A host with hooks of its own (Perl, Python) must give its own.
@@ -278,7 +357,11 @@ pub unsafe extern "C" fn fcgiguard_pool_open(pool: *mut fcgiguard_pool, error: *
                 (true, Some(fork)) => Mode::Fork(Box::new(CHost { fork, userdata: state.userdata })),
                 (true, None) => Mode::Fork(Box::new(PlainHost)),
             };
-            state.manager = Some(Manager::open(state.options.clone(), mode)?);
+            let mut manager = Manager::open(state.options.clone(), mode)?;
+            if let Some(image) = &state.image {
+                manager.set_image(image.clone());
+            }
+            state.manager = Some(manager);
             Ok(0)
         })
     }

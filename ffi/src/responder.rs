@@ -155,19 +155,11 @@ pub unsafe extern "C" fn fcgiguard_responder_open(
                 shared.responder = Some(Responder::from_stdin(state.options.clone(), gate)?);
                 return Ok(0);
             }
-            let mut pool = PoolOptions::default();
             // SAFETY: not NULL, and NUL-terminated by the caller's duty.
-            pool.set("listen", unsafe { text(address, "address") }?)?;
-            let opened = listen::open_all(&pool).map_err(|faults| match faults.into_iter().next() {
-                Some(fault) => Fault::from(fault),
-                None => Fault::new(Code::Internal, "nothing was opened"),
-            })?;
-            let Some(first) = opened.first() else {
-                return Err(Fault::new(Code::InvalidAddress, "nothing to listen on"));
-            };
+            let first = listen::open_for_program(unsafe { text(address, "address") }?, &PoolOptions::default())?;
             fcgi_core::sys::fd::set_nonblocking(first.fd.as_fd(), true)?;
             shared.responder = Some(Responder::borrowed(first.fd.as_raw_fd(), state.options.clone(), gate)?);
-            shared.listeners = opened;
+            shared.listeners = vec![first];
             Ok(0)
         };
         // SAFETY: the caller's duty.

@@ -60,8 +60,6 @@ pub enum ProbeResult {
 pub enum Event {
     /// The sockets are bound: start. Also sent after an upgrade, then with the workers that survived already adopted.
     Start,
-    /// A worker that an earlier image of this manager started is taken over.
-    Adopted { slot: Slot, pid: i32, generation: u32, ready: bool, started_at: u64 },
     /// The process exists.
     Spawned { slot: Slot, pid: i32 },
     /// No process could be made, or its command cannot be executed.

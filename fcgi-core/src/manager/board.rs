@@ -17,13 +17,16 @@ pub enum BoardError {
     /// The memory is not a scoreboard of this version.
     #[error("the descriptor is not a scoreboard of this version of fcgiguard")]
     Foreign,
+    /// What the former image of this manager handed over cannot be read.
+    #[error("{0}")]
+    State(String),
 }
 
 impl Coded for BoardError {
     fn code(&self) -> Code {
         match self {
             BoardError::Sys(error) => error.code(),
-            BoardError::Foreign => Code::InvalidDescriptor,
+            BoardError::Foreign | BoardError::State(_) => Code::InvalidDescriptor,
         }
     }
 }
@@ -75,6 +78,11 @@ impl Board {
         }
         // SAFETY: Line is made of atomics, and of reserved bytes that nobody reads.
         unsafe { self.memory.at(size_for(index)) }
+    }
+
+    /// How many lines it has.
+    pub fn lines(&self) -> u32 {
+        self.lines
     }
 
     /// The descriptor, to be passed to workers.

@@ -1,16 +1,18 @@
 //! The control socket: a small FastCGI server in the manager's own loop, so that it answers while every worker is stuck. The
 //! command is a client of it, and so is any web server (`fastcgi_pass unix:...`).
 //!
-//! What is asked for is the last part of the path: `GET status`, `POST reload?wait=1`, `POST scale?workers=8`, `POST stop?wait=1`. Who may
+//! What is asked for is the last part of the path: `GET status`, `POST reload?wait=1`, `POST upgrade`, `POST scale?workers=8`, `POST stop?wait=1`. Who may
 //! ask is decided by the peer's credentials: root and the manager's own user may command, others as the options say.
 
 use super::action::ChangeId;
+use super::handover::{self, ListenerState};
 use super::listen::{self, ListenError, Listener};
 use super::options::PoolOptions;
 use crate::conn::responder::{AfterEnd, Capabilities, RequestEvent, ResponderConn};
+use crate::encode;
 use crate::limits::Limits;
 use crate::params::Pairs;
-use crate::record::ProtocolStatus;
+use crate::record::{ProtocolStatus, RecordType, Role};
 use crate::sys::poll::{self, PollFd};
 use crate::sys::{net, process, users};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -25,6 +27,8 @@ pub enum Ask {
     Status(&'static str),
     /// Replace the workers.
     Reload,
+    /// Replace the manager's image.
+    Upgrade,
     /// Another number of workers.
     Scale(u32),
     /// End after the requests in flight.
@@ -70,7 +74,7 @@ pub struct Control {
 
 impl Control {
     /// Opens the socket of the option `control`; None if there is none.
-    pub fn open(options: &PoolOptions) -> Result<Option<Control>, Vec<ListenError>> {
+    pub fn open(options: &PoolOptions, handed: Option<ListenerState>) -> Result<Option<Control>, Vec<ListenError>> {
         if options.control.is_empty() {
             return Ok(None);
         }
@@ -89,7 +93,7 @@ impl Control {
             socket_mode: options.control_mode,
             ..PoolOptions::default()
         };
-        let mut opened = listen::open_all(&own)?;
+        let mut opened = listen::open_all(&own, &mut handed.into_iter().collect())?;
         let Some(listener) = opened.pop() else {
             return Ok(None);
         };
@@ -165,6 +169,39 @@ impl Control {
             connection.send();
         }
         self.connections.retain(|connection| !connection.close || !connection.out.is_empty());
+    }
+
+    /// What the next image needs to go on with the socket.
+    pub fn hand_over(&self) -> ListenerState {
+        self.listener.hand_over()
+    }
+
+    /// Who waits for the outcome of a change: the change, the connection and the request's id.
+    pub fn waiting(&self) -> Vec<(ChangeId, RawFd, u16)> {
+        let fd_of = |number: u64| self.connections.iter().find(|c| c.number == number && c.out.is_empty());
+        self.waiting.iter().filter_map(|w| Some((w.0, fd_of(w.1)?.fd.as_raw_fd(), w.2))).collect()
+    }
+
+    /// Goes on with those who waited at the former image. Each connection is closed after its answer.
+    pub fn resume(&mut self, waiting: Vec<(ChangeId, RawFd, u16)>) {
+        for (change, fd, id) in waiting {
+            let Some(fd) = handover::take(fd) else {
+                continue;
+            };
+            // The request was read by the former image: told to the new connection's bookkeeping again, without its params.
+            let mut again = Vec::new();
+            encode::begin(id, Role::Responder, false, &mut again);
+            encode::stream_end(RecordType::Params, id, &mut again);
+            encode::stream_end(RecordType::Stdin, id, &mut again);
+            let mut conn = ResponderConn::new(Limits::default(), Capabilities::default());
+            let mut input = again.as_slice();
+            while let Ok(Some(_)) = conn.receive(&mut input) {}
+            let number = self.next;
+            self.next += 1;
+            let uid = net::peer_credentials(fd.as_fd()).map_or(u32::MAX, |c| c.1);
+            self.connections.push(Connection { number, fd, conn, out: Vec::new(), uid, asked: None, close: false });
+            self.waiting.push((change, number, id));
+        }
     }
 
     /// At the end: the socket file goes.
@@ -251,7 +288,7 @@ impl Connection {
 
 /// What a request asks for, or the status and text of its refusal.
 fn route(params: &[u8]) -> Route {
-    const KNOWN: [&str; 6] = ["status", "status.json", "status.txt", "reload", "scale", "stop"];
+    const KNOWN: [&str; 7] = ["status", "status.json", "status.txt", "reload", "upgrade", "scale", "stop"];
     let (mut method, mut query, mut last) = (String::new(), String::new(), String::new());
     for (name, value) in Pairs::new(params).flatten() {
         let value = String::from_utf8_lossy(value).into_owned();
@@ -284,6 +321,7 @@ fn route(params: &[u8]) -> Route {
     }
     match last {
         "reload" => Ok((Ask::Reload, wait)),
+        "upgrade" => Ok((Ask::Upgrade, wait)),
         "stop" => Ok((Ask::Stop, wait)),
         _ => match asked("workers").and_then(|w| w.parse().ok()) {
             Some(workers) => Ok((Ask::Scale(workers), wait)),

@@ -4,7 +4,9 @@
 use super::action::{Action, ChangeId, Ended, Event, ProbeResult, ReadyHow, Sample, Slot};
 use super::board::{Board, BoardError};
 use super::control::{Ask, Asked, Control};
+use super::handover;
 use super::listen::{self, ListenError, Listener};
+use super::notify::Notify;
 use super::options::{
     parse_signal_entry, signal_number, Cooperate, OptionFault, Output, PoolOptions, Ready, SignalDoes,
 };
@@ -12,6 +14,8 @@ use super::policy::status::PoolStatus;
 use super::policy::{Phase, Policy};
 use super::scoreboard::{flag, State};
 use super::spawn::{Command, CommandError, Template, Wiring};
+use super::supervisor::{Standing, Supervisor};
+use super::upgrade::{Check, Image};
 use super::worker::Worker;
 use crate::address::Address;
 use crate::error::{Code, Coded};
@@ -108,26 +112,26 @@ pub enum Step {
 }
 
 /// A worker's process, as the manager holds it.
-struct Child {
-    slot: Slot,
-    pid: i32,
-    generation: u32,
+pub(super) struct Child {
+    pub(super) slot: Slot,
+    pub(super) pid: i32,
+    pub(super) generation: u32,
     /// None where the system has none (Linux before 5.3, valgrind): then it is asked for every [`REAP_MS`].
-    pidfd: Option<OwnedFd>,
+    pub(super) pidfd: Option<OwnedFd>,
     /// Write end; closing it tells the worker that nobody looks after it.
-    lifeline: OwnedFd,
-    ready: Option<Lines>,
-    output: Option<Lines>,
-    exec_report: Option<OwnedFd>,
-    exec_error: Option<String>,
-    started_at: u64,
-    is_ready: bool,
+    pub(super) lifeline: OwnedFd,
+    pub(super) ready: Option<Lines>,
+    pub(super) output: Option<Lines>,
+    pub(super) exec_report: Option<OwnedFd>,
+    pub(super) exec_error: Option<String>,
+    pub(super) started_at: u64,
+    pub(super) is_ready: bool,
 }
 
 /// A pipe read line by line.
-struct Lines {
-    pipe: OwnedFd,
-    partial: Vec<u8>,
+pub(super) struct Lines {
+    pub(super) pipe: OwnedFd,
+    pub(super) partial: Vec<u8>,
 }
 
 /// How often (ms) a child is asked for that no descriptor watches.
@@ -146,6 +150,16 @@ const NOTICES_MAX: usize = 1024;
 impl Lines {
     fn new(pipe: OwnedFd) -> Lines {
         Lines { pipe, partial: Vec::new() }
+    }
+
+    /// One whose reading an earlier image began.
+    pub(super) fn resume(pipe: OwnedFd, partial: &str) -> Lines {
+        Lines { pipe, partial: partial.as_bytes().to_vec() }
+    }
+
+    /// What of a line was read so far.
+    pub(super) fn partial(&self) -> String {
+        String::from_utf8_lossy(&self.partial).into_owned()
     }
 
     /// Complete lines that have come; false once the pipe has ended.
@@ -179,21 +193,21 @@ impl Lines {
 
 /// The pre-fork manager of one pool.
 pub struct Manager {
-    options: PoolOptions,
-    policy: Policy,
-    board: Board,
-    listeners: Vec<Listener>,
-    control: Option<Control>,
-    mode: Mode,
+    pub(super) options: PoolOptions,
+    pub(super) policy: Policy,
+    pub(super) board: Board,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) control: Option<Control>,
+    pub(super) mode: Mode,
     template: Option<Template>,
-    children: Vec<Child>,
-    notices: VecDeque<Notice>,
+    pub(super) children: Vec<Child>,
+    pub(super) notices: VecDeque<Notice>,
     outcomes: VecDeque<(ChangeId, Result<String, String>)>,
-    next_change: ChangeId,
-    signals: Option<signal::SelfPipe>,
+    pub(super) next_change: ChangeId,
+    pub(super) signals: Option<signal::SelfPipe>,
     next_sample: u64,
     /// Listening sockets are in blocking mode: a worker that does not cooperate would spin or fail otherwise.
-    blocking: bool,
+    pub(super) blocking: bool,
     soft_signal: i32,
     stop_signal: i32,
     ended: Option<(i32, String)>,
@@ -210,6 +224,17 @@ pub struct Manager {
     /// Watched files as they were seen last, and since when one has changed.
     watched: Vec<(String, FileMark)>,
     changed: Option<(u64, String)>,
+    /// Where workers that speak sd_notify say that they are ready.
+    pub(super) notify: Option<Notify>,
+    /// The supervisor that started this process.
+    pub(super) supervisor: Option<Supervisor>,
+    /// What an upgrade executes, its dry run under way, and that it was found good.
+    pub(super) image: Option<Image>,
+    pub(super) check: Option<Check>,
+    pub(super) wants_check: bool,
+    pub(super) wants_change_over: bool,
+    /// One of several pools in this process: the group changes the image and speaks to the supervisor.
+    pub(super) grouped: bool,
 }
 
 /// What tells one state of a file from another; None while it is not there.
@@ -223,8 +248,31 @@ fn mark(path: &str) -> FileMark {
 
 impl Manager {
     #[allow(clippy::result_large_err)] // once per process, and it must carry every fault
-    /// Checks everything, then binds. On error nothing was started and nothing is bound.
+    /// Checks everything, then binds. On error nothing was started and nothing is bound. In the dry run of an upgrade it answers the
+    /// manager that asked, and ends the process.
     pub fn open(options: PoolOptions, mode: Mode) -> Result<Manager, OpenError> {
+        let opened = Manager::open_one(options, mode);
+        if handover::is_check() {
+            handover::end_check(&opened.map_or_else(|error| error.lines(), |mut manager| manager.undo()));
+        }
+        let mut manager = opened?;
+        manager.supervisor = Supervisor::from_environment();
+        // Pools that this program no longer has: their workers leave, and nobody waits for them.
+        for pool in handover::unclaimed() {
+            Manager::let_go(&pool);
+        }
+        Ok(manager)
+    }
+
+    /// After the dry run: what was bound for it is given back. No faults.
+    pub(super) fn undo(&mut self) -> Vec<String> {
+        self.listeners.iter_mut().for_each(Listener::remove_file);
+        self.control.iter_mut().for_each(Control::close);
+        Vec::new()
+    }
+
+    #[allow(clippy::result_large_err)] // as above
+    pub(super) fn open_one(options: PoolOptions, mode: Mode) -> Result<Manager, OpenError> {
         let mut error = OpenError { options: options.validate(), command: None, listen: Vec::new(), other: None };
         let mut template = None;
         if let Mode::Exec(argv) = &mode {
@@ -242,15 +290,24 @@ impl Manager {
         if !error.options.is_empty() || error.command.is_some() {
             return Err(error);
         }
-        let board = match Board::create(options.lines()) {
+        let mut state = match handover::claim(&options.name) {
+            Ok(state) => state,
+            Err(reason) => return Err(OpenError { other: Some(BoardError::State(reason)), ..error }),
+        };
+        let board = match state.as_ref().and_then(|state| handover::take(state.board)) {
+            Some(memory) => Board::attach(memory),
+            None => Board::create(options.lines()),
+        };
+        let board = match board {
             Ok(board) => board,
             Err(fault) => return Err(OpenError { other: Some(fault), ..error }),
         };
-        let listeners = match listen::open_all(&options) {
+        let mut handed = state.as_mut().map(|state| std::mem::take(&mut state.listeners)).unwrap_or_default();
+        let listeners = match listen::open_all(&options, &mut handed) {
             Ok(listeners) => listeners,
             Err(faults) => return Err(OpenError { listen: faults, ..error }),
         };
-        let control = match Control::open(&options) {
+        let control = match Control::open(&options, state.as_mut().and_then(|state| state.control.take())) {
             Ok(control) => control,
             Err(faults) => {
                 let mut listeners = listeners;
@@ -258,10 +315,19 @@ impl Manager {
                 return Err(OpenError { listen: faults, ..error });
             }
         };
+        // Sockets that the options no longer name.
+        for mut listener in
+            handed.iter().chain(state.iter().filter_map(|s| s.control.as_ref())).filter_map(Listener::take_over)
+        {
+            listener.remove_file();
+        }
         let now = time::monotonic_ms();
+        let handed_notify = state.as_mut().and_then(|state| state.notify.take());
+        let mut policy = Policy::new(&options, now ^ u64::from(std::process::id()) << 32);
+        policy.limit_lines(board.lines());
         let mut manager = Manager {
             control,
-            policy: Policy::new(&options, now ^ u64::from(std::process::id()) << 32),
+            policy,
             board,
             listeners,
             template,
@@ -285,13 +351,27 @@ impl Manager {
             prober: None,
             watched: options.watch.iter().map(|path| (path.clone(), mark(path))).collect(),
             changed: None,
+            // Where it cannot be had, workers have the ready pipe.
+            notify: handed_notify.and_then(|(fd, name)| Notify::resume(fd, name)).or_else(|| Notify::open().ok()),
+            supervisor: None,
+            image: None,
+            check: None,
+            wants_check: false,
+            wants_change_over: false,
+            grouped: false,
             options,
         };
+        if handover::is_check() {
+            return Ok(manager);
+        }
         let cooperates = match &manager.template {
             Some(template) => template.preloads(),
             None => true,
         };
         manager.set_blocking(!cooperates);
+        if let Some(state) = state {
+            manager.adopt(state);
+        }
         manager.write_pidfile();
         Ok(manager)
     }
@@ -307,7 +387,7 @@ impl Manager {
         }
     }
 
-    fn set_blocking(&mut self, blocking: bool) {
+    pub(super) fn set_blocking(&mut self, blocking: bool) {
         self.blocking = blocking;
         for listener in &self.listeners {
             // A socket that refuses is one that nobody can use: the workers will say so.
@@ -354,7 +434,7 @@ impl Manager {
         let c = &status.counters;
         let _ = writeln!(
             text,
-            "started {}, crashed {}, failed starts {}, recycled {}, killed {}; reloads {} good, {} given up; queue {}",
+            "started {}, crashed {}, failed starts {}, recycled {}, killed {}; reloads {} good, {} given up; upgrades {}; queue {}",
             c.spawned,
             c.crashed,
             c.failed_starts,
@@ -362,6 +442,7 @@ impl Manager {
             c.killed,
             c.reloads_ok,
             c.reloads_failed,
+            c.upgrades,
             status.queue.map_or("unknown".to_owned(), |(w, l)| format!("{w} of {l}"))
         );
         if status.next_try > now {
@@ -426,6 +507,11 @@ impl Manager {
         change
     }
 
+    /// Replaces this process's image (see [`Manager::set_image`]) after a dry run; the workers stay.
+    pub fn upgrade(&mut self) -> ChangeId {
+        self.change(|change| Event::Upgrade { change })
+    }
+
     /// Replaces the workers, one generation after the other.
     pub fn reload(&mut self, reason: &str) -> ChangeId {
         self.change(|change| Event::Reload { change, reason: reason.to_owned() })
@@ -448,16 +534,23 @@ impl Manager {
 
     /// As if the manager had got this signal: for hosts with handlers of their own.
     pub fn signal(&mut self, number: i32) {
-        let does = self.options.signals.iter().filter_map(|e| parse_signal_entry(e)).find(|(n, _)| *n == number);
-        match does.map(|d| d.1) {
+        match self.does_on(number) {
             Some(SignalDoes::Drain) => drop(self.stop()),
             Some(SignalDoes::Quit) => self.quit(),
             Some(SignalDoes::Reload) => drop(self.reload("signal")),
-            Some(SignalDoes::Upgrade) => drop(self.change(|change| Event::Upgrade { change })),
+            Some(SignalDoes::Upgrade) => drop(self.upgrade()),
             Some(SignalDoes::More) => self.step_by(1),
             Some(SignalDoes::Fewer) => self.step_by(-1),
-            Some(SignalDoes::Reopen | SignalDoes::Ignore) | None => {}
+            // The log is the host's: it opens it again when it sees this notice.
+            Some(SignalDoes::Reopen) => self.tell(Level::Notice, "reopen", None, "asked to open the log again".into()),
+            Some(SignalDoes::Ignore) | None => {}
         }
+    }
+
+    /// What the table says of a signal.
+    pub(super) fn does_on(&self, number: i32) -> Option<SignalDoes> {
+        let mut table = self.options.signals.iter().filter_map(|entry| parse_signal_entry(entry));
+        table.find(|(n, _)| *n == number).map(|row| row.1)
     }
 
     fn step_by(&mut self, by: i32) {
@@ -468,9 +561,7 @@ impl Manager {
 
     /// Runs to the end with signal handlers of its own, which are put back. In fork mode it also returns in each child.
     pub fn run(&mut self, mut told: impl FnMut(&Notice)) -> Result<Step, SysError> {
-        let numbers: Vec<i32> =
-            self.options.signals.iter().filter_map(|e| parse_signal_entry(e)).map(|(n, _)| n).collect();
-        self.signals = Some(signal::SelfPipe::install(&numbers)?);
+        self.signals = Some(signal::SelfPipe::install(&self.signal_numbers())?);
         loop {
             let step = self.step(-1);
             while let Some(notice) = self.next_notice() {
@@ -486,6 +577,11 @@ impl Manager {
         }
     }
 
+    /// The signals that its table names.
+    pub(super) fn signal_numbers(&self) -> Vec<i32> {
+        self.options.signals.iter().filter_map(|e| parse_signal_entry(e)).map(|(n, _)| n).collect()
+    }
+
     /// How long [`Manager::step`] would wait at most, in ms; None for as long as it likes.
     pub fn next_timer_ms(&self) -> Option<u64> {
         let now = time::monotonic_ms();
@@ -495,6 +591,8 @@ impl Manager {
             self.children.iter().filter(|c| self.waits_for_life(c)).map(|c| c.started_at + self.options.alive_after.0);
         let probe = self.prober.as_ref().and_then(Prober::wake_in_ms).map(|ms| now + ms);
         let last_call = (!self.deferred.is_empty()).then_some(now + 2);
+        let check = self.check.as_ref().map(Check::wake_at);
+        let supervisor = self.supervisor.as_ref().and_then(Supervisor::wake_at);
         let reap = self.children.iter().any(|c| c.pidfd.is_none()).then_some(now + REAP_MS);
         let soonest = self
             .policy
@@ -505,51 +603,74 @@ impl Manager {
             .chain(reap)
             .chain(last_call)
             .chain(probe)
+            .chain(check)
+            .chain(supervisor)
             .min();
         soonest.map(|at| at.saturating_sub(now))
     }
 
     /// Waits at most `timeout_ms` (-1: for as long as needed) for something to happen, and deals with it.
     pub fn step(&mut self, timeout_ms: i64) -> Result<Step, SysError> {
-        if let Some((code, reason)) = &self.ended {
-            return Ok(Step::Ended { code: *code, reason: reason.clone() });
+        if let Some(step) = self.begin_step() {
+            return Ok(step);
         }
-        if !self.started {
-            self.started = true;
-            self.policy.handle(time::monotonic_ms(), Event::Start);
-            self.carry_out();
-            if let Some(worker) = self.born.take() {
-                return Ok(Step::Worker(worker));
-            }
-        }
-        let mut wait = timeout_ms;
-        if let Some(timer) = self.next_timer_ms() {
-            let timer = i64::try_from(timer).unwrap_or(i64::MAX);
-            wait = if wait < 0 { timer } else { wait.min(timer) };
-        }
-        if !self.notices.is_empty() || self.policy.has_actions() {
-            wait = 0;
-        }
-        let wait = i32::try_from(wait.min(i64::from(i32::MAX))).unwrap_or(-1);
         let mut fds = self.poll_set();
-        match poll::poll(&mut fds, wait) {
+        match poll::poll(&mut fds, self.wait_ms(timeout_ms)) {
             Ok(_) => {}
             // A host's signal: give it its turn.
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => return Err(error),
         }
         let happened: Vec<RawFd> = fds.iter().filter(|p| p.happened() != 0).map(PollFd::fd).collect();
-        self.look(&happened);
+        Ok(self.end_step(&happened))
+    }
+
+    /// Before the wait: the start, and a change of the image that is due.
+    pub(super) fn begin_step(&mut self) -> Option<Step> {
+        if let Some((code, reason)) = &self.ended {
+            return Some(Step::Ended { code: *code, reason: reason.clone() });
+        }
+        self.change_over();
+        if !self.started {
+            self.signals_of_the_change_over();
+            self.started = true;
+            self.policy.handle(time::monotonic_ms(), Event::Start);
+            self.carry_out();
+        }
+        self.born.take().map(Step::Worker)
+    }
+
+    /// The wait itself, in ms for poll(2).
+    pub(super) fn wait_ms(&self, timeout_ms: i64) -> i32 {
+        let mut wait = timeout_ms;
+        if let Some(timer) = self.next_timer_ms() {
+            let timer = i64::try_from(timer).unwrap_or(i64::MAX);
+            wait = if wait < 0 { timer } else { wait.min(timer) };
+        }
+        if !self.notices.is_empty() || self.policy.has_actions() || self.wants_change_over {
+            wait = 0;
+        }
+        i32::try_from(wait.min(i64::from(i32::MAX))).unwrap_or(-1)
+    }
+
+    /// After the wait: deals with what happened on these descriptors, and with the time that has passed.
+    pub(super) fn end_step(&mut self, happened: &[RawFd]) -> Step {
+        self.look(happened);
         self.time_passes();
         self.drain_deferred();
         self.carry_out();
         if let Some(worker) = self.born.take() {
-            return Ok(Step::Worker(worker));
+            return Step::Worker(worker);
         }
+        self.tell_supervisor();
         if let Some((code, reason)) = &self.ended {
-            return Ok(Step::Ended { code: *code, reason: reason.clone() });
+            return Step::Ended { code: *code, reason: reason.clone() };
         }
-        Ok(if self.notices.is_empty() { Step::Idle } else { Step::Notices })
+        if self.notices.is_empty() {
+            Step::Idle
+        } else {
+            Step::Notices
+        }
     }
 
     /// Waits as [`Manager::step`] would, and does nothing else: for hosts that give up a lock while waiting (Python's GIL) and need
@@ -562,11 +683,7 @@ impl Manager {
         if !self.started || self.ended.is_some() || !self.notices.is_empty() || self.policy.has_actions() {
             return Ok(());
         }
-        let mut wait = timeout_ms;
-        if let Some(timer) = self.next_timer_ms().and_then(|ms| i64::try_from(ms).ok()) {
-            wait = if wait < 0 { timer } else { wait.min(timer) };
-        }
-        let wait = i32::try_from(wait.min(i64::from(i32::MAX))).unwrap_or(-1);
+        let wait = self.wait_ms(timeout_ms);
         let mut fds = self.poll_set();
         let mut result = Ok(0);
         around(&mut || result = poll::poll(&mut fds, wait));
@@ -576,7 +693,7 @@ impl Manager {
         }
     }
 
-    fn poll_set(&self) -> Vec<PollFd> {
+    pub(super) fn poll_set(&self) -> Vec<PollFd> {
         let mut fds = Vec::with_capacity(2 + self.children.len() * 3);
         if let Some(signals) = &self.signals {
             fds.push(PollFd::new(signals.fd(), poll::IN));
@@ -585,6 +702,10 @@ impl Manager {
             control.poll_fds(&mut fds);
         }
         fds.extend(self.prober.iter().map(|prober| PollFd::new(prober.fd(), poll::IN)));
+        fds.extend(self.notify.iter().map(Notify::poll_fd));
+        if let Some(check) = &self.check {
+            check.poll_fds(&mut fds);
+        }
         for child in &self.children {
             fds.extend(child.pidfd.iter().map(|p| PollFd::new(p.as_raw_fd(), poll::IN)));
             // While nobody takes the notices, workers that print have to wait.
@@ -618,6 +739,9 @@ impl Manager {
         if self.policy.wants_wakeup() && self.listeners.iter().any(|l| is(l.as_raw_fd())) {
             self.policy.handle(time::monotonic_ms(), Event::Samples { workers: Vec::new(), queue: Some((1, 0)) });
         }
+        if self.notify.as_ref().is_some_and(|notify| is(notify.fd())) {
+            self.hear_notify();
+        }
         let slots: Vec<Slot> = self.children.iter().map(|c| c.slot).collect();
         for slot in slots {
             self.look_at_child(slot, &is);
@@ -638,6 +762,7 @@ impl Manager {
                 }
                 return;
             }
+            Ask::Upgrade => self.upgrade(),
             Ask::Reload => self.reload(&format!("control socket, user {}", one.uid)),
             Ask::Scale(workers) => self.scale(workers),
             Ask::Stop => self.stop(),
@@ -697,6 +822,19 @@ impl Manager {
             None if line.is_empty() => self.is_ready(slot, ReadyHow::Said),
             Some(("FATAL", why)) => self.policy.handle(now, Event::Fatal { slot, why: why.to_owned() }),
             _ => {}
+        }
+    }
+
+    /// What workers, and programs that they started, have sent to the notify socket.
+    fn hear_notify(&mut self) {
+        let pids: Vec<i32> = self.children.iter().map(|c| c.pid).collect();
+        let messages = self.notify.as_ref().map(|notify| notify.take(&pids)).unwrap_or_default();
+        for (pid, lines) in messages {
+            if let Some(slot) = self.children.iter().find(|c| c.pid == pid).map(|c| c.slot) {
+                for line in lines {
+                    self.heard(slot, &line);
+                }
+            }
         }
     }
 
@@ -810,6 +948,7 @@ impl Manager {
             self.look_at_files(now);
         }
         self.look_at_probe();
+        self.look_at_check();
         if self.policy.next_deadline().is_some_and(|at| at <= now) {
             self.policy.tick(now);
         }
@@ -912,7 +1051,12 @@ impl Manager {
                 Action::Drain { slot } => self.drain(slot),
                 Action::Soften { slot } => self.send(slot, self.soft_signal),
                 Action::Kill { slot } => self.send(slot, libc::SIGKILL),
-                Action::Tell(notice) => self.notices.push_back(notice),
+                Action::Tell(notice) => {
+                    if let Some(supervisor) = &mut self.supervisor {
+                        supervisor.noticed(notice.kind, time::monotonic_ms());
+                    }
+                    self.notices.push_back(notice);
+                }
                 Action::Finished { change, result } => {
                     if let Some(control) = &mut self.control {
                         control.finished(change, &result);
@@ -939,16 +1083,28 @@ impl Manager {
                     self.ended = Some((code, reason));
                 }
                 Action::Probe => self.start_probe(),
-                Action::CheckUpgrade => {
-                    let result = Err("this host cannot re-execute itself".to_owned());
-                    self.policy.handle(time::monotonic_ms(), Event::UpgradeChecked { result });
-                }
-                Action::Reexec => {}
+                Action::CheckUpgrade if self.grouped => self.wants_check = true,
+                Action::CheckUpgrade => self.start_check(),
+                Action::Reexec => self.wants_change_over = true,
             }
         }
     }
 
-    fn tell(&mut self, level: Level, kind: &'static str, worker: Option<WorkerRef>, text: String) {
+    fn tell_supervisor(&mut self) {
+        let standing = self.standing();
+        if let Some(supervisor) = &mut self.supervisor {
+            supervisor.look(standing, time::monotonic_ms());
+            supervisor.send();
+        }
+    }
+
+    /// How the pool stands, for a supervisor.
+    pub(super) fn standing(&self) -> Standing {
+        let ready = self.children.iter().filter(|c| c.is_ready).count() as u32;
+        Standing::of(ready, self.policy.target(), self.policy.generation())
+    }
+
+    pub(super) fn tell(&mut self, level: Level, kind: &'static str, worker: Option<WorkerRef>, text: String) {
         let pool = self.options.name.clone();
         self.notices.push_back(Notice { level, kind, pool, worker, text, status: -1 });
     }
@@ -1078,7 +1234,7 @@ impl Manager {
             lifeline: lifeline_read.as_raw_fd(),
             ready: ready_write.as_raw_fd(),
             output: output.as_ref().map(|o| o.1.as_raw_fd()),
-            notify: None,
+            notify: self.notify.as_ref().map(Notify::name),
             blocking: self.blocking,
         };
         let template = self.template.as_ref().ok_or("no command")?;
@@ -1101,6 +1257,7 @@ impl Manager {
         let (signals, worker) = (&mut self.signals, &mut self.born);
         let (children, listeners, board) = (&mut self.children, &mut self.listeners, &self.board);
         let (notices, control, ended) = (&mut self.notices, &mut self.control, &mut self.ended);
+        let (supervisor, check) = (&mut self.supervisor, &mut self.check);
         let pid = signal::block_all_for(|| {
             let pid = host.fork().map_err(|e| format!("fork: {e}"))?;
             if pid != 0 {
@@ -1113,6 +1270,9 @@ impl Manager {
             children.clear();
             notices.clear();
             *ended = Some((0, "this process is a worker".to_owned()));
+            *supervisor = None;
+            // Its process is not this one's child: it is neither asked for nor ended here.
+            std::mem::forget(check.take());
             if let Some(mut control) = control.take() {
                 control.forget();
             }

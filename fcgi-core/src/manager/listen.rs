@@ -5,6 +5,7 @@
 //! and finds just that socket at the path knows that its manager is gone, even while a last worker of it still finishes a request
 //! on it. Any other socket that answers belongs to somebody else and is left alone.
 
+use super::handover::{self, ListenerState};
 use super::options::PoolOptions;
 use crate::address::{Address, ResolveError};
 use crate::error::{Code, Coded};
@@ -12,7 +13,7 @@ use crate::sys::net::{self, SockAddr};
 use crate::sys::{fd, poll, process, time, users, SysError};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 /// How long a TCP port is waited for that the last workers of a dead manager still hold.
@@ -127,6 +128,28 @@ struct SocketFile {
 }
 
 impl Listener {
+    /// What the next image needs to go on with it.
+    pub fn hand_over(&self) -> ListenerState {
+        let file = self.file.as_ref().map(|file| {
+            let text = |path: &Path| path.to_string_lossy().into_owned();
+            let (device, inode) = file.identity;
+            (text(&file.path), device, inode, text(&file.lock), file._held.as_raw_fd())
+        });
+        ListenerState { fd: self.fd.as_raw_fd(), address: self.address.clone(), file }
+    }
+
+    /// Goes on with one of an earlier image. None if its descriptor is not there.
+    pub fn take_over(state: &ListenerState) -> Option<Listener> {
+        let fd = handover::take(state.fd)?;
+        let bound = net::local_address(fd.as_fd()).ok().flatten();
+        let file = state.file.as_ref().and_then(|(path, device, inode, lock, held)| {
+            let held = File::from(handover::take(*held)?);
+            let (path, lock) = (PathBuf::from(path), PathBuf::from(lock));
+            Some(SocketFile { path, identity: (*device, *inode), lock, _held: held, owner: std::process::id() })
+        });
+        Some(Listener { fd, address: state.address.clone(), bound, file })
+    }
+
     /// Removes the socket file and its lock, if they are still the ones that this process made.
     pub fn remove_file(&mut self) {
         let Some(file) = self.file.take() else {
@@ -148,6 +171,14 @@ impl Listener {
         self.file = None;
     }
 
+    /// The bare descriptor, for a program that closes it itself. The socket file stays; its lock goes, since nobody holds it now.
+    pub fn into_raw(mut self) -> RawFd {
+        if let Some(file) = self.file.take() {
+            let _ = std::fs::remove_file(&file.lock);
+        }
+        self.fd.into_raw_fd()
+    }
+
     /// How the socket is named for SERVER_STARTER_PORT.
     pub fn starter_name(&self) -> String {
         match &self.bound {
@@ -158,18 +189,19 @@ impl Listener {
     }
 }
 
-/// Opens all that the options ask for, or reports every fault.
-pub fn open_all(options: &PoolOptions) -> Result<Vec<Listener>, Vec<ListenError>> {
+/// Opens all that the options ask for, or reports every fault. What an earlier image of this manager had open already is taken from
+/// `handed`; what stays there is wanted no more.
+pub fn open_all(options: &PoolOptions, handed: &mut Vec<ListenerState>) -> Result<Vec<Listener>, Vec<ListenError>> {
     let mut open = Vec::new();
     let mut faults = Vec::new();
     if options.listen.is_empty() {
-        match inherited(0, "fd:0") {
-            Ok(listener) => open.push(listener),
+        match open_one(&Address::Fd(0), options, handed) {
+            Ok(mut listeners) => open.append(&mut listeners),
             Err(_) => faults.push(ListenError::Nothing),
         }
     }
     for text in &options.listen {
-        match Address::parse(text).map_err(ListenError::from).and_then(|address| open_one(&address, options)) {
+        match Address::parse(text).map_err(ListenError::from).and_then(|address| open_one(&address, options, handed)) {
             Ok(mut listeners) => open.append(&mut listeners),
             Err(fault) => faults.push(fault),
         }
@@ -183,7 +215,35 @@ pub fn open_all(options: &PoolOptions) -> Result<Vec<Listener>, Vec<ListenError>
     Err(faults)
 }
 
-fn open_one(address: &Address, options: &PoolOptions) -> Result<Vec<Listener>, ListenError> {
+/// A socket for a program that serves on it itself: after an upgrade the one that the former image had, else a new one. What
+/// `options` say of unix sockets and of the backlog holds for a new one.
+pub fn open_for_program(text: &str, options: &PoolOptions) -> Result<Listener, ListenError> {
+    let address = Address::parse(text)?;
+    if let Some(fd) = handover::listener_for(&address) {
+        let bound = net::local_address(fd.as_fd()).ok().flatten();
+        return Ok(Listener { fd, address: address.to_string(), bound, file: None });
+    }
+    open_one(&address, options, &mut Vec::new())?.into_iter().next().ok_or(ListenError::Nothing)
+}
+
+fn open_one(
+    address: &Address,
+    options: &PoolOptions,
+    handed: &mut Vec<ListenerState>,
+) -> Result<Vec<Listener>, ListenError> {
+    let is_asked = |one: &ListenerState| match address {
+        Address::Systemd(name) if name == "*" => one.address.starts_with("systemd:"),
+        other => one.address == other.to_string(),
+    };
+    let (taken, left) = std::mem::take(handed).into_iter().partition(is_asked);
+    *handed = left;
+    let listeners: Vec<Listener> = taken.iter().filter_map(Listener::take_over).collect();
+    if !listeners.is_empty() {
+        for listener in &listeners {
+            renew(listener, options)?;
+        }
+        return Ok(listeners);
+    }
     match address {
         Address::Fd(number) => Ok(vec![inherited(*number, &address.to_string())?]),
         Address::Systemd(name) => from_systemd(name),
@@ -196,6 +256,17 @@ fn open_one(address: &Address, options: &PoolOptions) -> Result<Vec<Listener>, L
             Ok(vec![bind_tcp(&name, first, options)?])
         }
     }
+}
+
+/// Brings a socket that was taken over up to options that may have changed.
+fn renew(listener: &Listener, options: &PoolOptions) -> Result<(), ListenError> {
+    let fail = |source| ListenError::Sys { address: listener.address.clone(), source };
+    net::listen(listener.fd.as_fd(), backlog(options)).map_err(fail)?;
+    let path = listener.file.as_ref().map(|file| &file.path);
+    if let (Some(path), Some(mode)) = (path, options.socket_mode.0) {
+        set_mode(path, mode).map_err(fail)?;
+    }
+    Ok(())
 }
 
 /// Takes a descriptor that was passed to this process; it stays open at its number too.

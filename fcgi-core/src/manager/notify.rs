@@ -26,6 +26,11 @@ impl Notify {
         Ok(Notify { socket, name })
     }
 
+    /// Goes on with the one of an earlier image: its workers know its name.
+    pub fn resume(fd: RawFd, name: String) -> Option<Notify> {
+        Some(Notify { socket: super::handover::take(fd)?, name })
+    }
+
     /// What workers get as NOTIFY_SOCKET.
     pub fn name(&self) -> &str {
         &self.name

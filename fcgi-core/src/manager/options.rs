@@ -166,6 +166,25 @@ impl Value for Vec<String> {
     }
 }
 
+/// Texts of which each is one entry, whatever it contains; in one text they are lines.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Entries(pub Vec<String>);
+
+impl Value for Entries {
+    const KIND: &'static str = "entry";
+    const LIST: bool = true;
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Entries(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()))
+    }
+    fn show(&self) -> String {
+        self.0.join("\n")
+    }
+    fn set(&mut self, text: &str) -> Result<(), String> {
+        self.0.extend(Self::parse(text)?.0);
+        Ok(())
+    }
+}
+
 impl Value for Vec<i32> {
     const KIND: &'static str = "list of numbers";
     const LIST: bool = true;
@@ -377,6 +396,8 @@ options! {
     canary_time: Duration = "0", "How long the first new worker of a reload must live after it is ready before the others follow.";
     reload_timeout: Duration = "0", "A reload that has not ended after so long is given up; 0 is never.";
 
+    upgrade_timeout: Duration = "60s", "The dry run of a new image of the manager must end within so long.";
+
     restart_delay: Duration = "100ms", "First delay when a worker dies before it is ready.";
     restart_factor: f64 = "1.5", "Each further such death multiplies the delay by this.";
     restart_delay_max: Duration = "30s", "The delay does not grow beyond.";
@@ -403,7 +424,7 @@ options! {
     umask: Octal = "", "File mode mask of workers, in octal.";
     chroot: String = "", "Root folder of workers.";
     chdir: String = "", "Working folder of workers.";
-    env: Vec<String> = "", "NAME=VALUE for workers; may be given several times.";
+    env: Entries = "", "NAME=VALUE for workers; may be given several times.";
     clear_env: bool = "no", "Workers get only PATH and what `env` says.";
     rlimit_nofile: u64 = "0", "Limit of open descriptors of workers; 0 leaves it alone.";
     rlimit_core: Bytes = "0", "Limit of core files of workers; 0 leaves it alone.";
@@ -414,8 +435,9 @@ options! {
     watch: Vec<String> = "", "Files whose change reloads the pool.";
     watch_debounce: Duration = "1s", "A changed file must have been quiet for so long.";
     output: Output = "inherit", "What is done with what workers print.";
+    log: String = "", "File that the log is appended to, opened again on the signal for `reopen`; empty is standard error.";
     log_format: LogFormat = "text", "How the log is written.";
-    signals: Vec<String> = "TERM=drain,INT=drain,QUIT=quit,HUP=reload,USR2=upgrade,USR1=reopen,TTIN=more,TTOU=fewer", "What the manager does on which signal: drain, quit, reload, more, fewer, ignore; upgrade and reopen are accepted and only logged or ignored in this version.";
+    signals: Vec<String> = "TERM=drain,INT=drain,QUIT=quit,HUP=reload,USR2=upgrade,USR1=reopen,TTIN=more,TTOU=fewer", "What the manager does on which signal: drain, quit, reload, upgrade, reopen (the log), more, fewer, ignore.";
 }
 
 impl Default for PoolOptions {
@@ -519,7 +541,7 @@ impl PoolOptions {
                 );
             }
         }
-        for entry in &self.env {
+        for entry in &self.env.0 {
             if entry.find('=').is_none_or(|at| at == 0) {
                 fault("env", entry.clone(), "expected NAME=VALUE", Code::InvalidOption);
             }
@@ -554,9 +576,10 @@ impl PoolOptions {
         }
     }
 
-    /// Lines of the scoreboard: every worker twice (old and new), and room to scale at run time.
+    /// Lines of the scoreboard: every worker twice (old and new), and room to scale at run time and by upgrades, which keep the
+    /// scoreboard. A line that is never used costs no memory.
     pub fn lines(&self) -> u32 {
-        (self.most_workers().max(self.workers) * 2 + self.max_surge + 56).min(2 * MAX_WORKERS + 64)
+        (self.most_workers().max(self.workers) * 2 + self.max_surge + 56).clamp(1024, 2 * MAX_WORKERS + 64)
     }
 }
 

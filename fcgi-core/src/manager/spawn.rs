@@ -90,6 +90,13 @@ impl Command {
     }
 }
 
+impl Command {
+    /// The program's file.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+}
+
 fn is_executable(path: &Path) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt;
     let meta = std::fs::metadata(path).map_err(|e| e.to_string())?;
@@ -232,7 +239,7 @@ impl Template {
             vars.retain(|(known, _)| known != name);
             vars.push((name.into(), value.into()));
         };
-        for entry in &self.options.env {
+        for entry in &self.options.env.0 {
             if let Some((name, value)) = entry.split_once('=') {
                 set(name, value.to_owned());
             }

@@ -22,7 +22,8 @@ pub struct Supervisor {
     watchdog: Option<u64>,
     next_beat: u64,
     said_ready: bool,
-    reloading: bool,
+    /// Reloads under way, of all pools.
+    reloading: u32,
     status: String,
     waiting: VecDeque<String>,
 }
@@ -36,11 +37,24 @@ pub struct Standing {
     pub target: u32,
     /// Generation of code.
     pub generation: u32,
+    /// Whether requests are answered: of several pools, by each.
+    pub serves: bool,
 }
 
 impl Standing {
-    fn serves(self) -> bool {
-        self.ready > 0 || self.target == 0
+    /// Of one pool. An on-demand pool that sleeps serves.
+    pub fn of(ready: u32, target: u32, generation: u32) -> Standing {
+        Standing { ready, target, generation, serves: ready > 0 || target == 0 }
+    }
+
+    /// Of two pools together.
+    pub fn and(self, other: Standing) -> Standing {
+        Standing {
+            ready: self.ready + other.ready,
+            target: self.target + other.target,
+            generation: self.generation.max(other.generation),
+            serves: self.serves && other.serves,
+        }
     }
 }
 
@@ -61,7 +75,7 @@ impl Supervisor {
             watchdog,
             next_beat: 0,
             said_ready: false,
-            reloading: false,
+            reloading: 0,
             status: String::new(),
             waiting: VecDeque::new(),
         }
@@ -71,12 +85,16 @@ impl Supervisor {
     pub fn noticed(&mut self, kind: &str, now: u64) {
         match kind {
             "reload_started" if self.said_ready => {
-                self.reloading = true;
-                self.say(format!("RELOADING=1\nMONOTONIC_USEC={}", now * 1000));
+                self.reloading += 1;
+                if self.reloading == 1 {
+                    self.say(format!("RELOADING=1\nMONOTONIC_USEC={}", now * 1000));
+                }
             }
-            "reload_done" | "reload_failed" if self.reloading => {
-                self.reloading = false;
-                self.say("READY=1".to_owned());
+            "reload_done" | "reload_failed" if self.reloading > 0 => {
+                self.reloading -= 1;
+                if self.reloading == 0 {
+                    self.say("READY=1".to_owned());
+                }
             }
             "stopping" => self.say("STOPPING=1".to_owned()),
             _ => {}
@@ -85,11 +103,11 @@ impl Supervisor {
 
     /// Looks at the pool and at the time.
     pub fn look(&mut self, standing: Standing, now: u64) {
-        if !self.said_ready && standing.serves() {
+        if !self.said_ready && standing.serves {
             self.said_ready = true;
             self.say("READY=1".to_owned());
         }
-        let Standing { ready, target, generation } = standing;
+        let Standing { ready, target, generation, .. } = standing;
         let status = format!("STATUS={ready} of {target} workers ready, generation {generation}");
         if status != self.status {
             self.status.clone_from(&status);
@@ -97,7 +115,7 @@ impl Supervisor {
         }
         if let Some(watchdog) = self.watchdog.filter(|_| now >= self.next_beat) {
             self.next_beat = now + watchdog / 2;
-            if standing.serves() {
+            if standing.serves {
                 self.say("WATCHDOG=1".to_owned());
             }
         }
@@ -134,7 +152,7 @@ mod tests {
     }
 
     fn standing(ready: u32, target: u32) -> Standing {
-        Standing { ready, target, generation: 1 }
+        Standing::of(ready, target, 1)
     }
 
     #[test]
@@ -172,9 +190,6 @@ mod tests {
             supervisor.look(standing(ready, 2), 0);
         }
         let status: Vec<_> = supervisor.waiting.iter().filter(|m| m.starts_with("STATUS=")).collect();
-        assert_eq!(
-            status,
-            ["STATUS=1 of 2 workers ready, generation 1", "STATUS=2 of 2 workers ready, generation 1"]
-        );
+        assert_eq!(status, ["STATUS=1 of 2 workers ready, generation 1", "STATUS=2 of 2 workers ready, generation 1"]);
     }
 }

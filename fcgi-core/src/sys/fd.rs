@@ -32,6 +32,14 @@ pub fn set_cloexec(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
     Ok(())
 }
 
+/// As [`set_cloexec`], by number; EBADF if it is not open.
+pub fn set_cloexec_number(fd: RawFd, on: bool) -> Result<()> {
+    let flag = if on { libc::FD_CLOEXEC } else { 0 };
+    // SAFETY: F_SETFD takes no pointer and reports a closed descriptor as an error.
+    check("fcntl", unsafe { libc::fcntl(fd, libc::F_SETFD, flag) })?;
+    Ok(())
+}
+
 /// Whether `fd` is open in this process.
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD takes no pointer and reports a closed descriptor as an error.

@@ -78,6 +78,16 @@ pub fn reap(pid: i32) -> Result<Option<WaitStatus>> {
     }
 }
 
+/// A child of this process that has ended and was not reaped; it stays so. None if there is none.
+pub fn ended_child() -> Option<i32> {
+    // SAFETY: `info` is plain data for the call to fill; its pid is read only after success.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        (libc::waitid(libc::P_ALL, 0, &mut info, flags) == 0).then(|| info.si_pid()).filter(|pid| *pid > 0)
+    }
+}
+
 /// Asks the kernel for this signal when the parent dies; false if it is already gone.
 pub fn die_with_parent(signal: i32, parent: i32) -> bool {
     // SAFETY: PR_SET_PDEATHSIG takes a number.
@@ -218,12 +228,7 @@ fn write_pid(buffer: &mut [u8], pid: i32) {
 }
 
 /// Only system calls: the parent may have had threads and held locks.
-fn child(
-    plan: &ExecPlan,
-    report_fd: &mut RawFd,
-    parent: i32,
-    moved: &mut [RawFd],
-) -> std::result::Result<(), Report> {
+fn child(plan: &ExecPlan, report_fd: &mut RawFd, parent: i32, moved: &mut [RawFd]) -> std::result::Result<(), Report> {
     if plan.death_signal != 0 && !die_with_parent(plan.death_signal, parent) {
         exit_now(0);
     }

@@ -36,6 +36,29 @@ pub fn reset_all() {
     }
 }
 
+/// The signals that are blocked in this thread, as bits: signal N is bit N-1.
+pub fn blocked() -> u64 {
+    // SAFETY: sigset_t is plain data that the calls fill and read.
+    unsafe {
+        let mut now: libc::sigset_t = mem::zeroed();
+        libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &mut now);
+        (1..=64).filter(|n| libc::sigismember(&now, *n) == 1).fold(0, |bits, n| bits | 1 << (n - 1))
+    }
+}
+
+/// Blocks just these signals; bits as in [`blocked`].
+pub fn set_blocked(bits: u64) {
+    // SAFETY: as above.
+    unsafe {
+        let mut set: libc::sigset_t = mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for number in (1..=64).filter(|n| bits & (1 << (n - 1)) != 0) {
+            libc::sigaddset(&mut set, number);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, &set, ptr::null_mut());
+    }
+}
+
 /// Writing end of the self-pipe, -1 while there is none.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 

@@ -3,6 +3,7 @@
 
 use fcgi_core::manager::action::{Action, Event, Slot};
 use fcgi_core::manager::options::{Duration, PoolOptions};
+use fcgi_core::manager::policy::handover::PolicyState;
 use fcgi_core::manager::policy::status::PoolStatus;
 use fcgi_core::manager::policy::{Phase, Policy};
 use std::collections::VecDeque;
@@ -120,6 +121,20 @@ impl Machine {
             self.actions.push_back(Action::Ended { code: 0, reason: "early".into() });
         }
         self.policy.handle(now, event);
+    }
+
+    pub fn hand_over(&self) -> PolicyState {
+        self.policy.hand_over()
+    }
+
+    /// The next image goes on with the same fault.
+    pub fn adopt(&mut self, now: u64, state: PolicyState, reload: Option<&str>) {
+        self.now = now;
+        self.policy.adopt(now, state, reload);
+    }
+
+    pub fn upgrade_failed(&mut self, why: &str) {
+        self.policy.upgrade_failed(why.into());
     }
 
     pub fn tick(&mut self, now: u64) {

@@ -25,11 +25,6 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// After a change of the manager's image.
-    pub fn forget(&mut self, generation: u32) {
-        *self = Judge { highest: generation, generation, generations_allowed: [generation; 2], ..Judge::default() };
-    }
-
     /// Somebody knocked at an ondemand pool without workers: a start for that is no repeated one.
     pub fn knocked(&mut self) {
         self.plague_spawns = self.plague_spawns.saturating_sub(1);
@@ -276,7 +271,7 @@ impl World {
                 }
             } else if process.ready_at.is_none()
                 && start > 0
-                && now > process.adopted_at.max(process.born + start) + LATE
+                && now > process.born + start + LATE
             {
                 wrong = Some(format!("slot {slot} is not ready since {} and is left alone", process.born));
             }

@@ -24,7 +24,6 @@ pub struct Process {
     pub pid: i32,
     pub generation: u32,
     pub born: u64,
-    pub adopted_at: u64,
     pub ready_at: Option<u64>,
     pub asked_at: Option<u64>,
     pub asked_last: u64,
@@ -113,6 +112,7 @@ pub struct World {
     pub ended: bool,
     pub judge: crate::rules::Judge,
     pub upgrading: Option<ChangeId>,
+    changes_over: bool,
     next_change: ChangeId,
     next_pid: i32,
     heap: BinaryHeap<Reverse<(u64, u64, What)>>,
@@ -147,6 +147,7 @@ impl World {
             ended: false,
             judge: crate::rules::Judge::default(),
             upgrading: None,
+            changes_over: false,
             next_change: 1,
             next_pid: 100,
             heap: BinaryHeap::new(),
@@ -244,6 +245,9 @@ impl World {
         self.machine.handle(self.now, event);
         self.carry_out();
         self.judge_after();
+        if self.changes_over {
+            self.change_over();
+        }
     }
 
     /// Does what the policy asks for, as the executor does: at once, in order. Returns how much it was.
@@ -281,7 +285,7 @@ impl World {
                     let wait = self.random.within(0, 2000);
                     self.later(wait, What::UpgradeAnswers);
                 }
-                Action::Reexec => self.reexec(),
+                Action::Reexec => self.changes_over = true,
                 Action::Finished { change, .. } => {
                     self.open.remove(&change);
                     if self.upgrading == Some(change) {
@@ -326,7 +330,6 @@ impl World {
             pid,
             generation,
             born: now,
-            adopted_at: 0,
             ready_at: None,
             asked_at: None,
             asked_last: 0,
@@ -409,31 +412,27 @@ impl World {
         }
     }
 
-    /// The manager's image is replaced: a new policy takes the workers over. Other people's changes are handed over by the
-    /// executor, outside of the policy: here they are forgotten.
-    fn reexec(&mut self) {
-        self.machine = Machine::new(&self.options, self.random.next(), self.fault);
-        self.open.clear();
-        self.upgrading = None;
-        self.ceiling = self.machine.target().max(self.options.most_workers()).max(self.options.min_workers);
-        self.judge.forget(self.processes.iter().map(|p| p.generation).max().unwrap_or(1));
-        let mut adopted = Vec::new();
-        for process in &mut self.processes {
-            (process.asked_at, process.softened_at, process.killed) = (None, None, false);
-            process.adopted_at = self.now;
-            adopted.push(Event::Adopted {
-                slot: process.slot,
-                pid: process.pid,
-                generation: process.generation,
-                ready: process.ready_at.is_some(),
-                started_at: process.born,
-            });
+    /// The manager's image is replaced: a new policy takes over where the old one left off.
+    fn change_over(&mut self) {
+        self.changes_over = false;
+        self.steps += 1;
+        if self.random.percent(20) {
+            self.note("the new image cannot be executed".into());
+            self.machine.upgrade_failed("no such file");
+        } else {
+            let state = self.machine.hand_over();
+            let reload = self.random.percent(20).then_some("the command is another");
+            self.note(format!("a new image, reload: {reload:?}"));
+            self.machine = Machine::new(&self.options, self.random.next(), self.fault);
+            self.machine.adopt(self.now, state, reload);
+            self.machine.handle(self.now, Event::Start);
+            self.judge.plague_begins();
+            if let Mood::Plague { since, .. } = &mut self.mood {
+                *since = self.now;
+            }
         }
-        for event in adopted.into_iter().chain([Event::Start]) {
-            self.steps += 1;
-            self.note(format!("{event:?}"));
-            self.machine.handle(self.now, event);
-        }
+        self.carry_out();
+        self.judge_after();
     }
 
     // What happens by itself -------------------------------------------------------------------------------------------

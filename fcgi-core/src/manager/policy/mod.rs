@@ -7,6 +7,7 @@
 
 mod brake;
 mod deadlines;
+pub mod handover;
 mod sizing;
 pub mod status;
 #[cfg(test)]
@@ -73,7 +74,9 @@ struct Reload {
 pub struct Policy {
     options: PoolOptions,
     seed: u64,
-    /// Lines of the scoreboard. It is made once: scaling does not make it longer.
+    /// `workers` and `max_workers` as the options had them; [`Policy::resize`] changes the copy in `options`.
+    asked_size: [u32; 2],
+    /// Lines of the scoreboard: no slot is beyond.
     lines: u32,
     target: u32,
     generation: u32,
@@ -115,6 +118,7 @@ impl Policy {
         Policy {
             options: options.clone(),
             seed,
+            asked_size: [options.workers, options.max_workers],
             lines: options.lines(),
             target,
             generation: 1,
@@ -156,6 +160,17 @@ impl Policy {
         self.stopping
     }
 
+    /// The scoreboard has only so many lines (one that was taken over may have fewer than the options would want).
+    pub fn limit_lines(&mut self, lines: u32) {
+        self.lines = self.lines.min(lines);
+        self.target = self.target.min(self.lines / 2);
+    }
+
+    /// The generation that new workers belong to.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// How many workers the pool should have now.
     pub fn target(&self) -> u32 {
         self.target
@@ -181,22 +196,6 @@ impl Policy {
                 self.started = true;
                 self.idle_window = (now, u32::MAX);
                 self.next_probe_at = now + self.options.self_probe.0;
-            }
-            Event::Adopted { slot, pid, generation, ready, started_at } => {
-                let mut worker = self.new_worker(slot, generation, started_at);
-                worker.pid = pid;
-                if ready {
-                    worker.phase = Phase::Ready;
-                    worker.ready_at = now;
-                    worker.how = Some(ReadyHow::Said);
-                }
-                self.generation = self.generation.max(generation);
-                self.next_generation = self.next_generation.max(generation + 1);
-                self.workers.push(worker);
-                if self.options.sizing != Sizing::Static {
-                    // What the load needed a moment ago is what it needs now.
-                    self.target = self.target.max(self.workers.len() as u32).min(self.options.most_workers());
-                }
             }
             Event::Spawned { slot, pid } => {
                 if let Some(worker) = self.worker(slot) {
@@ -520,19 +519,15 @@ impl Policy {
     }
 
     fn on_upgrade_checked(&mut self, result: Result<(), String>) {
-        let Some(change) = self.upgrade else {
+        if self.upgrade.is_none() {
             return;
-        };
+        }
         match result {
             Ok(()) => {
                 self.tell(Level::Notice, "upgrade_checked", "upgrade: the new image is good, changing over".into());
                 self.actions.push_back(Action::Reexec);
             }
-            Err(why) => {
-                self.upgrade = None;
-                self.tell(Level::Error, "upgrade_failed", format!("upgrade given up, this image serves on: {why}"));
-                self.finish(change, Err(why));
-            }
+            Err(why) => self.upgrade_failed(why),
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Counters {
     pub reloads_ok: u64,
     /// Reloads given up.
     pub reloads_failed: u64,
+    /// Images of the manager that went before this one.
+    pub upgrades: u64,
 }
 
 /// The last reload.
@@ -94,6 +96,11 @@ impl Phase {
             Phase::Killed => "killed",
         }
     }
+
+    /// The phase with this name.
+    pub fn from_name(name: &str) -> Option<Phase> {
+        [Phase::Starting, Phase::Ready, Phase::Leaving, Phase::Killed].into_iter().find(|phase| phase.name() == name)
+    }
 }
 
 impl PoolStatus {
@@ -139,6 +146,7 @@ impl PoolStatus {
             ("killed", c.killed),
             ("reloads_ok", c.reloads_ok),
             ("reloads_failed", c.reloads_failed),
+            ("upgrades", c.upgrades),
         ] {
             counters.number(name, value as i64);
         }

@@ -706,16 +706,20 @@ fn a_hold_answers_everybody_who_waits() {
 }
 
 #[test]
-fn an_adopted_ondemand_pool_keeps_the_workers_that_serve() {
+fn an_ondemand_pool_whose_image_and_size_are_new_keeps_the_workers_that_serve() {
+    let mut world = World::new(&[("sizing", "ondemand"), ("max_workers", "4")]);
+    for _ in 0..3 {
+        world.samples(8, 9);
+        world.all_ready();
+    }
     let mut options = PoolOptions::default();
-    for (name, value) in [("sizing", "ondemand"), ("max_workers", "4")] {
+    for (name, value) in [("sizing", "ondemand"), ("max_workers", "3")] {
         options.set(name, value).unwrap();
     }
     let mut policy = Policy::new(&options, 1);
-    for slot in 0..3 {
-        policy.handle(5, Event::Adopted { slot, pid: 10, generation: 1, ready: true, started_at: 1 });
-    }
-    policy.handle(5, Event::Start);
-    assert_eq!(policy.next_action(), None);
+    policy.adopt(world.now, world.policy.hand_over(), None);
+    policy.handle(world.now, Event::Start);
     assert_eq!(policy.target(), 3);
+    let drained = std::iter::from_fn(|| policy.next_action()).filter(|a| matches!(a, Action::Drain { .. })).count();
+    assert_eq!(drained, 1, "one of four, by the new ceiling");
 }

@@ -61,7 +61,8 @@ fn settle(world: &mut World) {
         + 3 * (o.restart_delay_max.0 + o.stop_timeout.0 + o.start_timeout.0 + o.failure_grace.0)
         + most * 4 * (1000 + o.canary_time.0)
         + 20 * (o.idle_timeout.0 + o.sample_interval.0);
-    let mut until = world.now + patience;
+    let begun = world.now;
+    let mut until = begun + patience;
     // What was about to fail when the calm began may cause a hold, and another one.
     let mut helped = 0;
     while !world.ended && world.violation.is_none() {
@@ -76,7 +77,7 @@ fn settle(world: &mut World) {
         if current as u32 == status.target && active == current && world.open.is_empty() && well {
             return;
         }
-        if status.state == "holding" && helped < 3 {
+        if status.state == "holding" && helped < 3 && world.now > begun + 3000 {
             helped += 1;
             until = world.now + patience;
             let change = world.change();

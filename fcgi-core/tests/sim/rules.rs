@@ -269,10 +269,7 @@ impl World {
                 if now > process.asked_last + repeat + LATE {
                     wrong = Some(format!("slot {slot} was asked to leave at {} and not again", process.asked_last));
                 }
-            } else if process.ready_at.is_none()
-                && start > 0
-                && now > process.born + start + LATE
-            {
+            } else if process.ready_at.is_none() && start > 0 && now > process.born + start + LATE {
                 wrong = Some(format!("slot {slot} is not ready since {} and is left alone", process.born));
             }
         }

@@ -100,6 +100,8 @@ pub struct World {
     pub mood: Mood,
     pub processes: Vec<Process>,
     pub history: VecDeque<String>,
+    /// Lines of history that are kept: SIM_HISTORY, or 50.
+    pub remembered: usize,
     pub violation: Option<String>,
     pub steps: u64,
     pub lines: u32,
@@ -137,6 +139,7 @@ impl World {
             mood: Mood::Normal,
             processes: Vec::new(),
             history: VecDeque::new(),
+            remembered: crate::number("SIM_HISTORY").unwrap_or(50) as usize,
             violation: None,
             steps: 0,
             lines,
@@ -165,7 +168,7 @@ impl World {
         if line.starts_with("Samples") && self.history.back().is_some_and(|last| last.contains("  Samples")) {
             self.history.pop_back();
         }
-        if self.history.len() >= 50 {
+        if self.history.len() >= self.remembered {
             self.history.pop_front();
         }
         self.history.push_back(format!("{:>9}  {line}", self.now));

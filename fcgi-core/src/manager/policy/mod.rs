@@ -409,6 +409,10 @@ impl Policy {
             return;
         }
         let delay = self.brake.press(now);
+        // Of the starts that were asked for together with this one, those that were not carried out yet wait as well.
+        for worker in &mut self.workers {
+            give_up_unborn(&mut self.actions, worker);
+        }
         if self.brake.worth_telling() {
             let text = format!("{why}; {} failed starts in a row, next try in {delay} ms", self.brake.failures());
             self.tell(Level::Error, "start_failed", text);
@@ -653,6 +657,7 @@ impl Policy {
         }
 
         // Fewer: what is outdated or too much, as long as enough others are ready.
+        let mut made_room = false;
         loop {
             let ready = |of: &dyn Fn(&Worker) -> bool| {
                 self.workers.iter().filter(|w| w.phase == Phase::Ready && of(w)).count() as u32
@@ -693,8 +698,13 @@ impl Policy {
                 self.counters.recycled += 1;
             }
             self.ask_to_leave(now, at, why);
+            made_room = true;
         }
         self.workers.retain(|w| !w.unborn);
+        if made_room {
+            // For the next successor: it need not wait until the old one has finished its request.
+            return self.steer(now);
+        }
 
         self.check_reload_done(now);
         let settled =

@@ -723,3 +723,31 @@ fn an_ondemand_pool_whose_image_and_size_are_new_keeps_the_workers_that_serve() 
     let drained = std::iter::from_fn(|| policy.next_action()).filter(|a| matches!(a, Action::Drain { .. })).count();
     assert_eq!(drained, 1, "one of four, by the new ceiling");
 }
+
+#[test]
+fn a_reload_does_not_wait_for_the_requests_of_the_old_ones() {
+    let mut world = World::new(&[("workers", "4")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    // No time passes and nobody leaves: each old one has a long request.
+    world.all_ready();
+    assert!(matches!(world.finished.as_slice(), [(1, Ok(_))]), "{:?}", world.finished);
+    assert_eq!(world.slots(Phase::Leaving).len(), 4);
+}
+
+#[test]
+fn a_system_without_processes_is_asked_for_one_not_for_all() {
+    let mut options = PoolOptions::default();
+    options.set("workers", "500").unwrap();
+    let mut policy = Policy::new(&options, 1);
+    policy.handle(0, Event::Start);
+    let mut starts = 0;
+    while let Some(action) = policy.next_action() {
+        if let Action::Spawn { slot, .. } = action {
+            starts += 1;
+            policy.handle(0, Event::SpawnFailed { slot, reason: "no process".into() });
+        }
+    }
+    assert_eq!(starts, 1);
+}

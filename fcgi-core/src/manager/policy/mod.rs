@@ -8,6 +8,8 @@
 mod brake;
 mod deadlines;
 pub mod handover;
+pub mod metrics;
+pub mod page;
 mod sizing;
 pub mod status;
 #[cfg(test)]
@@ -355,6 +357,8 @@ impl Policy {
         };
         let worker = self.workers.swap_remove(at);
         self.counters.exited += 1;
+        // Shared memory that the worker could write: no sum of it may overflow, and what was counted already stays counted.
+        self.counters.served = self.counters.served.saturating_add(served.max(worker.requests));
         let text = match ended {
             Ended::Code(code) => format!("exited with status {code}"),
             Ended::Signal(number) => format!("was ended by signal {number}"),

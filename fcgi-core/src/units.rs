@@ -108,6 +108,18 @@ pub fn format_duration_ms(ms: u64) -> String {
     }
 }
 
+/// An age for people, to the second but for the first ten: `0.4s`, `8.5s`, `59s`, `2m05s`, `3h07m`, `5d04h`.
+pub fn format_age_ms(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..=9 => format!("{seconds}.{}s", ms % 1000 / 100),
+        10..=59 => format!("{seconds}s"),
+        60..=3599 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..=86_399 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
 /// A size in the largest unit that holds it exactly, so that [`parse_size`] reads the same value back.
 pub fn format_size(bytes: u64) -> String {
     for (unit, shift) in [("T", 40), ("G", 30), ("M", 20), ("K", 10)] {
@@ -200,5 +212,13 @@ mod tests {
     fn measured_times_keep_three_figures() {
         let shown: Vec<String> = [7, 412, 41_234, 412_345, 4_123_456, 412_345_678].map(format_micros).into();
         assert_eq!(shown, ["0.007 ms", "0.412 ms", "41.2 ms", "412 ms", "4.12 s", "412 s"]);
+    }
+
+    #[test]
+    fn ages_are_short_and_exact_enough() {
+        let cases = [(0, "0.0s"), (8_549, "8.5s"), (59_999, "59s"), (125_000, "2m05s"), (11_220_000, "3h07m")];
+        for (ms, text) in cases.into_iter().chain([(450_000_000, "5d05h")]) {
+            assert_eq!(format_age_ms(ms), text);
+        }
     }
 }

@@ -180,6 +180,7 @@ impl PoolState {
             n.upgrades,
         ];
         line!(out, "counters", counters.map(|n| n.to_string()).join(" "));
+        line!(out, "served", n.served);
         if let Some(r) = &p.reload {
             line!(out, "reload", join(&r.changes), r.reason, r.from, r.started_at, u8::from(r.proven));
         }
@@ -360,8 +361,10 @@ impl PoolState {
                     reloads_ok,
                     reloads_failed,
                     upgrades,
+                    served: p.counters.served,
                 };
             }
+            "served" => p.counters.served = f.number()?,
             "reload" => {
                 p.reload = Some(ReloadState {
                     changes: f.numbers()?,
@@ -582,7 +585,7 @@ mod tests {
             generation: 2,
             next_generation: 9,
             held: true,
-            counters: Counters { spawned: 3, upgrades: 50, ..Counters::default() },
+            counters: Counters { spawned: 3, upgrades: 50, served: 9, ..Counters::default() },
             reload: Some(ReloadState {
                 changes: vec![1, 2],
                 reason: "a\tb%\n%0A".into(),

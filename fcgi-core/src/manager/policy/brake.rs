@@ -7,6 +7,9 @@ use std::collections::VecDeque;
 /// A worker that dies so soon after it was ready (ms) did not really start.
 pub const YOUNG: u64 = 1000;
 
+/// The brake is never shorter (ms): without any, a start that fails at once would be repeated without end in one step.
+const SHORTEST: u64 = 10;
+
 /// Failed starts in a row, and failures in the window.
 pub struct Brake {
     delay: u64,
@@ -19,6 +22,8 @@ pub struct Brake {
     until: u64,
     recent: VecDeque<u64>,
     quiet_until: u64,
+    /// Young workers that were KILLed, one forgotten a second, and when that was last reckoned.
+    kills: (u64, u64),
 }
 
 impl Brake {
@@ -35,6 +40,7 @@ impl Brake {
             until: 0,
             recent: VecDeque::new(),
             quiet_until: 0,
+            kills: (0, 0),
         }
     }
 
@@ -42,9 +48,19 @@ impl Brake {
     pub fn press(&mut self, now: u64) -> u64 {
         let power = i32::try_from(self.failures).unwrap_or(i32::MAX);
         self.failures = self.failures.saturating_add(1);
-        let delay = (self.delay as f64 * self.factor.powi(power)).min(self.delay_max as f64) as u64;
+        let delay = (self.delay.max(SHORTEST) as f64 * self.factor.powi(power)).min(self.delay_max as f64) as u64;
+        let delay = delay.max(SHORTEST);
         self.until = self.until.max(now + delay);
         delay
+    }
+
+    /// A young worker was KILLed by somebody else. Twice the pool (an operator's hand, twice) is taken as chance; more within
+    /// seconds is what the kernel does when memory is short, and starting at full speed makes it worse.
+    pub fn killed_too_often(&mut self, now: u64, target: u32) -> bool {
+        let (count, since) = self.kills;
+        let forgotten = now.saturating_sub(since) / 1000;
+        self.kills = (count.saturating_sub(forgotten) + 1, if forgotten > 0 { now } else { since });
+        self.is_pressed() || self.kills.0 > u64::from(target * 2).max(8)
     }
 
     /// A worker has proved that starting works, or somebody changed something.

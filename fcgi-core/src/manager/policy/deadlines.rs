@@ -1,19 +1,39 @@
 //! Everything that has its time: starts, requests, leaving, recycling, the own probe.
 
-use super::{Phase, Policy};
+use super::{Phase, Policy, Worker};
 use crate::event::Level;
 use crate::manager::action::{Action, ProbeResult, Sample};
 use crate::manager::policy::brake::YOUNG;
+
+/// Why a worker is replaced that uses too much memory.
+const TOO_LARGE: &str = "max_memory exceeded";
+
+/// Why a worker is replaced that does not answer.
+pub(super) const SILENT: &str = "silent to the own probe";
+
+impl Worker {
+    /// When its present request is over its deadline: as it said itself, or by the pool's rule. None while nothing limits it.
+    fn request_due(&self, timeout: u64) -> Option<u64> {
+        match (timeout, self.busy, self.deadline) {
+            (0, ..) | (_, false, _) => None,
+            (_, true, 0) => Some(self.busy_since.saturating_add(timeout)),
+            (_, true, extended) => Some(extended),
+        }
+    }
+}
 
 impl Policy {
     /// What the scoreboard shows.
     pub(super) fn on_samples(&mut self, now: u64, samples: &[Sample]) {
         let (max_memory, hits) = (self.options.max_memory.0, self.options.memory_samples);
+        let unproven = self.reload.as_ref().filter(|r| !r.proven).map(|_| self.generation);
+        let mut bad_canary = false;
         for sample in samples {
             let Some(worker) = self.worker(sample.slot) else {
                 continue;
             };
             worker.requests = sample.requests;
+            worker.sampled_at = Some(now);
             if !sample.busy || sample.busy_since != worker.busy_since {
                 worker.softened_at = 0;
             }
@@ -27,11 +47,15 @@ impl Policy {
             let why = if worker.requests >= worker.request_limit {
                 Some("max_requests reached")
             } else if max_memory > 0 && worker.memory_hits >= hits.max(1) {
-                Some("max_memory exceeded")
+                Some(TOO_LARGE)
             } else {
                 None
             };
             worker.recycle = worker.recycle.or(why);
+            bad_canary = bad_canary || why == Some(TOO_LARGE) && unproven == Some(worker.generation);
+        }
+        if bad_canary {
+            self.roll_back(now, "its first worker exceeded max_memory before it had proved itself");
         }
         self.size_by_load(now);
         self.check_deadlines(now);
@@ -39,25 +63,13 @@ impl Policy {
 
     /// Looks at every deadline that may have passed.
     pub(super) fn check_deadlines(&mut self, now: u64) {
+        self.checked_at = Some(now);
         for at in 0..self.workers.len() {
             self.check_worker(now, at);
         }
-        if self.brake.is_pressed()
-            && self
-                .workers
-                .iter()
-                .any(|w| w.phase == Phase::Ready && w.generation == self.generation && now >= w.ready_at + YOUNG)
-        {
-            let proved_since = self.workers.iter().any(|w| {
-                w.phase == Phase::Ready
-                    && w.generation == self.generation
-                    && w.ready_at + YOUNG <= now
-                    && w.started_at >= self.brake.until()
-            });
-            if proved_since {
-                self.brake.release();
-                self.tell(Level::Notice, "healed", "workers start again".into());
-            }
+        if self.brake.is_pressed() && self.has_healed(now) {
+            self.brake.release();
+            self.tell(Level::Notice, "healed", "workers start again".into());
         }
         let timeout = self.options.reload_timeout.0;
         if timeout > 0 && self.reload.as_ref().is_some_and(|r| now >= r.started_at + timeout) {
@@ -69,6 +81,29 @@ impl Policy {
                 self.actions.push_back(Action::Probe);
             }
         }
+    }
+
+    /// A worker that was started since the brake was pressed has lived for a while; or nobody is missing any more.
+    fn has_healed(&self, now: u64) -> bool {
+        let is_current = |w: &&Worker| w.generation == self.generation && w.recycle.is_none();
+        let is_proved = |w: &Worker| w.phase == Phase::Ready && now >= w.ready_at + YOUNG;
+        let since = |w: &Worker| w.started_at >= self.brake.until();
+        let starting = self.workers.iter().any(|w| w.phase == Phase::Starting);
+        let proved = self.workers.iter().filter(is_current).filter(|w| is_proved(w)).count() as u32;
+        let complete = !starting && proved >= self.target.max(1) && self.brake.may_start(now);
+        complete || self.workers.iter().filter(is_current).any(|w| is_proved(w) && since(w))
+    }
+
+    /// Whether samples are wanted now and not only after `sample_interval`: a request's deadline has come, and only a fresh
+    /// sample can say whether that request is still the one that is served. Without it the deadline waits for the next sample.
+    pub fn wants_samples(&self, now: u64) -> bool {
+        let (timeout, after) = (self.options.request_timeout.0, self.options.request_kill_after.0);
+        if self.options.request_timeout_only_queued && self.queue.is_some_and(|(waiting, _)| waiting == 0) {
+            return false;
+        }
+        self.workers.iter().filter(|w| w.phase == Phase::Ready && w.sampled_at != Some(now)).any(|w| {
+            w.request_due(timeout).is_some_and(|due| now >= if w.softened_at > 0 { w.softened_at + after } else { due })
+        })
     }
 
     fn check_worker(&mut self, now: u64, at: usize) {
@@ -83,7 +118,10 @@ impl Policy {
         let slot = worker.slot;
         match worker.phase {
             Phase::Starting if start_timeout > 0 && now >= worker.started_at + start_timeout => {
+                let generation = worker.generation;
                 self.kill(at, "not ready within start_timeout");
+                // Now, and not when it is reaped: the next start must find the brake on.
+                self.failed_start(now, Some(generation), "a worker was not ready within start_timeout");
             }
             Phase::Leaving if now >= worker.leaving_since + stop_timeout => {
                 self.kill(at, "it did not leave within stop_timeout")
@@ -96,14 +134,15 @@ impl Policy {
                 if now >= worker.ready_at.saturating_add(worker.life_limit) {
                     worker.recycle = worker.recycle.or(Some("max_lifetime reached"));
                 }
-                let due = if worker.deadline > 0 {
-                    worker.deadline
-                } else {
-                    worker.busy_since.saturating_add(request_timeout)
-                };
-                if request_timeout == 0 || !worker.busy || now < due || only_queued {
+                // Only what is seen now counts: a request that was over its deadline a moment ago may have ended since, and
+                // the signal would hit the next one.
+                if worker.sampled_at != Some(now) || only_queued {
                     return;
                 }
+                if worker.request_due(request_timeout).is_none_or(|due| now < due) {
+                    return;
+                }
+                let took = now.saturating_sub(worker.busy_since);
                 if worker.softened_at == 0 {
                     worker.softened_at = now;
                     self.actions.push_back(Action::Soften { slot });
@@ -111,7 +150,7 @@ impl Policy {
                         Level::Warning,
                         "request_too_long",
                         slot,
-                        format!("a request has taken {} ms", now - due + request_timeout),
+                        format!("a request has taken {took} ms"),
                     );
                 } else if now >= worker.softened_at + kill_after {
                     self.kill(at, "its request took longer than request_timeout");
@@ -121,22 +160,22 @@ impl Policy {
         }
     }
 
-    /// The own probe has ended. Silence is answered by replacing one worker: an idle one by its own account, which
-    /// should have answered, else the one whose request is oldest.
-    pub(super) fn on_probed(&mut self, now: u64, result: ProbeResult) {
-        if result != ProbeResult::Silent || self.stopping {
+    /// The own probe has ended. Silence is answered by replacing one worker, its successor ready first: an idle one by its
+    /// own account, which should have answered, else the one whose request is oldest. One at a time: the guess may be wrong.
+    pub(super) fn on_probed(&mut self, _now: u64, result: ProbeResult) {
+        let under_way = self.workers.iter().any(|w| w.phase == Phase::Ready && w.recycle == Some(SILENT));
+        if result != ProbeResult::Silent || self.stopping || under_way {
             return;
         }
         let suspect = self
             .workers
-            .iter()
-            .enumerate()
-            .filter(|(_, w)| w.phase == Phase::Ready)
-            .min_by_key(|(_, w)| (w.busy, if w.busy { w.busy_since } else { w.ready_at }))
-            .map(|(at, w)| (at, w.slot));
-        if let Some((at, slot)) = suspect {
+            .iter_mut()
+            .filter(|w| w.phase == Phase::Ready && w.recycle.is_none())
+            .min_by_key(|w| (w.busy, if w.busy { w.busy_since } else { w.ready_at }));
+        if let Some(worker) = suspect {
+            worker.recycle = Some(SILENT);
+            let slot = worker.slot;
             self.tell_worker(Level::Error, "worker_silent", slot, "alive but silent to the own probe: replaced".into());
-            self.ask_to_leave(now, at, "silent to the own probe");
         }
     }
 
@@ -146,13 +185,23 @@ impl Policy {
             return None;
         }
         let mut soonest: Option<u64> = None;
-        let mut at = |time: u64| soonest = Some(soonest.map_or(time, |s| s.min(time)));
+        // What was due when the deadlines were last looked at has had its turn; if it still stands, it waits for an event.
+        // Naming it again would wake the manager for nothing, over and over.
+        let checked = self.checked_at;
+        let mut at = |time: u64| {
+            if checked.is_none_or(|checked| time > checked) {
+                soonest = Some(soonest.map_or(time, |s| s.min(time)));
+            }
+        };
         for worker in &self.workers {
             match worker.phase {
                 Phase::Starting if self.options.start_timeout.0 > 0 => {
                     at(worker.started_at + self.options.start_timeout.0)
                 }
-                Phase::Leaving => at(worker.drain_again_at.min(worker.leaving_since + self.options.stop_timeout.0)),
+                Phase::Leaving => {
+                    at(worker.drain_again_at);
+                    at(worker.leaving_since + self.options.stop_timeout.0);
+                }
                 Phase::Ready => {
                     if worker.recycle.is_none() && worker.life_limit != u64::MAX {
                         at(worker.ready_at.saturating_add(worker.life_limit));
@@ -160,16 +209,10 @@ impl Policy {
                     if self.brake.is_pressed() && worker.generation == self.generation {
                         at(worker.ready_at + YOUNG);
                     }
-                    if self.options.request_timeout.0 > 0 && worker.busy {
-                        let due = if worker.deadline > 0 {
-                            worker.deadline
-                        } else {
-                            worker.busy_since + self.options.request_timeout.0
-                        };
-                        at(if worker.softened_at > 0 {
-                            worker.softened_at + self.options.request_kill_after.0
-                        } else {
-                            due
+                    if let Some(due) = worker.request_due(self.options.request_timeout.0) {
+                        at(match worker.softened_at {
+                            0 => due,
+                            softened => softened + self.options.request_kill_after.0,
                         });
                     }
                     if self.reload.as_ref().is_some_and(|r| !r.proven) && worker.generation == self.generation {

@@ -7,6 +7,7 @@ use super::status::{Counters, LastReload};
 use super::{Phase, Policy, Reload, Worker};
 use crate::event::Level;
 use crate::manager::action::{Action, ChangeId, ReadyHow, Slot};
+use crate::manager::options::Sizing;
 
 /// The policy's part of the state that is handed over.
 #[derive(Clone, Default, PartialEq, Debug)]
@@ -110,6 +111,10 @@ impl Policy {
             self.options.workers = by_hand;
             self.options.max_workers = max_by_hand;
             self.target = state.target;
+        } else if self.options.sizing != Sizing::Static {
+            // What the load needed a moment ago it needs now, within what is allowed now.
+            let most = self.options.most_workers();
+            self.target = state.target.max(self.target).min(most).min(self.lines / 2);
         }
         self.generation = state.generation;
         self.next_generation = state.next_generation;

@@ -8,6 +8,8 @@
 mod brake;
 mod deadlines;
 pub mod handover;
+pub mod metrics;
+pub mod page;
 mod sizing;
 pub mod status;
 #[cfg(test)]
@@ -50,12 +52,15 @@ struct Worker {
     busy: bool,
     busy_since: u64,
     deadline: u64,
+    sampled_at: Option<u64>,
     memory: u64,
     memory_hits: u32,
     softened_at: u64,
     leaving_since: u64,
     drain_again_at: u64,
     why_leaving: &'static str,
+    /// Given up before it was started.
+    unborn: bool,
 }
 
 struct Reload {
@@ -96,6 +101,8 @@ pub struct Policy {
     /// Fewest idle workers since this window began, for shrinking.
     idle_window: (u64, u32),
     next_probe_at: u64,
+    /// When the deadlines were last looked at.
+    checked_at: Option<u64>,
     counters: Counters,
     last_reload: Option<LastReload>,
 }
@@ -134,6 +141,7 @@ impl Policy {
             queue: None,
             idle_window: (0, u32::MAX),
             next_probe_at: 0,
+            checked_at: None,
             counters: Counters::default(),
             last_reload: None,
         }
@@ -230,12 +238,17 @@ impl Policy {
                 }
             }
             Event::UpgradeChecked { result } => self.on_upgrade_checked(result),
+            Event::Scale { change, .. } if self.stopping => {
+                self.finish(change, Err("the pool is stopping".into()));
+            }
             Event::Scale { change, workers } => {
                 self.resize(now, workers);
                 self.scales.push(change);
             }
             Event::Step { by } => {
-                let wanted = i64::from(self.target) + i64::from(by);
+                // What a scale would set: the number itself, or the ceiling where the number is found.
+                let set = if self.options.sizing == Sizing::Static { self.target } else { self.options.most_workers() };
+                let wanted = i64::from(set) + i64::from(by);
                 self.resize(now, u32::try_from(wanted.max(1)).unwrap_or(1));
             }
             Event::Stop { change } => {
@@ -302,12 +315,14 @@ impl Policy {
             busy: false,
             busy_since: 0,
             deadline: 0,
+            sampled_at: None,
             memory: 0,
             memory_hits: 0,
             softened_at: 0,
             leaving_since: 0,
             drain_again_at: 0,
             why_leaving: "",
+            unborn: false,
         }
     }
 
@@ -342,6 +357,8 @@ impl Policy {
         };
         let worker = self.workers.swap_remove(at);
         self.counters.exited += 1;
+        // Shared memory that the worker could write: no sum of it may overflow, and what was counted already stays counted.
+        self.counters.served = self.counters.served.saturating_add(served.max(worker.requests));
         let text = match ended {
             Ended::Code(code) => format!("exited with status {code}"),
             Ended::Signal(number) => format!("was ended by signal {number}"),
@@ -369,27 +386,19 @@ impl Policy {
                 self.failed_start(now, Some(worker.generation), &format!("a worker {text} before it was ready"))
             }
             Phase::Ready => {
-                // Status 0 is a worker that left by itself (its own limit of requests): replaced, and no failure.
-                if ended != Ended::Code(0) {
-                    self.counters.crashed += 1;
-                    let young =
-                        now.saturating_sub(worker.ready_at) < brake::YOUNG && ended != Ended::Signal(libc::SIGKILL);
-                    if young {
-                        self.failed_start(
-                            now,
-                            Some(worker.generation),
-                            &format!("a worker {text} just after it was ready"),
-                        );
-                    } else {
-                        self.count_failure(now, &format!("a worker {text}"));
-                    }
-                } else if now.saturating_sub(worker.ready_at) < brake::YOUNG && served == 0 {
-                    // One that leaves at once and has done nothing would be started again and again.
-                    self.brake.press(now);
+                // Status 0 is a worker that left by itself (its own limit of requests): replaced, and no failure. But one
+                // that leaves at once and has done nothing would be started again and again.
+                let young = now.saturating_sub(worker.ready_at) < brake::YOUNG;
+                let in_vain = ended == Ended::Code(0) && served == 0;
+                self.counters.crashed += u64::from(ended != Ended::Code(0));
+                // KILL comes from outside, and says nothing about the program unless it comes again and again (memory).
+                let blameless = ended == Ended::Signal(libc::SIGKILL) && !self.brake.killed_too_often(now, self.target);
+                if young && !blameless && (in_vain || ended != Ended::Code(0)) {
+                    let why = format!("a worker {text} just after it was ready");
+                    self.failed_start(now, Some(worker.generation), &why);
+                } else if ended != Ended::Code(0) {
+                    self.count_failure(now, &format!("a worker {text}"));
                 }
-            }
-            Phase::Killed if worker.ready_at == 0 => {
-                self.failed_start(now, Some(worker.generation), "a worker was not ready within start_timeout");
             }
             Phase::Leaving | Phase::Killed => {}
         }
@@ -404,6 +413,10 @@ impl Policy {
             return;
         }
         let delay = self.brake.press(now);
+        // Of the starts that were asked for together with this one, those that were not carried out yet wait as well.
+        for worker in &mut self.workers {
+            give_up_unborn(&mut self.actions, worker);
+        }
         if self.brake.worth_telling() {
             let text = format!("{why}; {} failed starts in a row, next try in {delay} ms", self.brake.failures());
             self.tell(Level::Error, "start_failed", text);
@@ -434,10 +447,21 @@ impl Policy {
                 for worker in &mut self.workers {
                     worker.recycle = worker.recycle.or(Some("too many failures"));
                 }
+                // Something is wrong: the first of the new ones has to live for a while before the others follow.
+                if !self.brake.is_pressed() {
+                    self.brake.press(now);
+                }
             }
+            OnTrouble::Hold if self.held => {}
             OnTrouble::Hold => {
                 self.tell(Level::Error, "held", format!("{reason}: no worker is started until a reload"));
                 self.held = true;
+                // Nobody may wait for what will not happen.
+                let later = self.next_reload.take().map(|r| r.0);
+                for change in later.into_iter().flatten().chain(std::mem::take(&mut self.scales)) {
+                    self.finish(change, Err(format!("the pool holds: {reason}")));
+                }
+                self.roll_back(now, &format!("the pool holds: {reason}"));
             }
             OnTrouble::Exit => {
                 let code = self.options.give_up_code;
@@ -480,7 +504,7 @@ impl Policy {
         let failed = self.generation;
         // Workers of the failed generation that serve already keep serving where the old ones are too few.
         for worker in &mut self.workers {
-            if worker.generation == failed && worker.phase == Phase::Starting {
+            if worker.generation == failed {
                 worker.recycle = Some("its reload failed");
             }
         }
@@ -548,6 +572,13 @@ impl Policy {
         if matches!(worker.phase, Phase::Leaving | Phase::Killed) {
             return;
         }
+        if give_up_unborn(&mut self.actions, worker) {
+            return;
+        }
+        if self.options.stop_timeout.0 == 0 {
+            // Its deadline is now, which may have been looked at already.
+            self.checked_at = None;
+        }
         worker.phase = Phase::Leaving;
         worker.leaving_since = now;
         worker.drain_again_at = again;
@@ -561,7 +592,7 @@ impl Policy {
         let Some(worker) = self.workers.get_mut(at) else {
             return;
         };
-        if worker.phase == Phase::Killed {
+        if worker.phase == Phase::Killed || give_up_unborn(&mut self.actions, worker) {
             return;
         }
         worker.phase = Phase::Killed;
@@ -579,6 +610,7 @@ impl Policy {
         if !self.started || self.ended {
             return;
         }
+        self.workers.retain(|w| !w.unborn);
         if self.stopping {
             if self.workers.is_empty() {
                 self.ended = true;
@@ -595,7 +627,8 @@ impl Policy {
         let outdated = |w: &Worker| w.generation != generation || w.recycle.is_some();
         if let Some(reload) = &mut self.reload {
             let hold = self.options.canary_time.0;
-            let proof = |w: &Worker| w.phase == Phase::Ready && w.generation == generation && now >= w.ready_at + hold;
+            let serves = |w: &Worker| w.phase == Phase::Ready && w.recycle != Some(deadlines::SILENT);
+            let proof = |w: &Worker| serves(w) && w.generation == generation && now >= w.ready_at + hold;
             reload.proven = reload.proven || self.workers.iter().any(proof) || self.target == 0;
         }
         let active = |w: &&Worker| matches!(w.phase, Phase::Starting | Phase::Ready);
@@ -612,8 +645,13 @@ impl Policy {
             room = room.min(1u32.saturating_sub(current)).max(self.target.saturating_sub(all).min(missing));
         }
         if self.brake.is_pressed() {
-            // While starts fail, one try at a time.
-            room = room.min(1u32.saturating_sub(starting));
+            // While starts fail, one try at a time, and that one has to live for a while before the next.
+            let on_trial = |w: &&Worker| match w.phase {
+                Phase::Starting => true,
+                Phase::Ready => w.started_at >= self.brake.until() && now < w.ready_at + brake::YOUNG,
+                _ => false,
+            };
+            room = room.min(1u32.saturating_sub(self.workers.iter().filter(on_trial).count() as u32));
         }
         if self.held || !self.brake.may_start(now) {
             room = 0;
@@ -623,11 +661,20 @@ impl Policy {
         }
 
         // Fewer: what is outdated or too much, as long as enough others are ready.
+        let mut made_room = false;
         loop {
-            let ready = self.workers.iter().filter(|w| w.phase == Phase::Ready).count() as u32;
+            let ready = |of: &dyn Fn(&Worker) -> bool| {
+                self.workers.iter().filter(|w| w.phase == Phase::Ready && of(w)).count() as u32
+            };
             let all = self.workers.iter().filter(active).count() as u32;
-            let proven = self.reload.as_ref().is_none_or(|r| r.proven);
-            let surplus_ready = ready > self.target;
+            // A canary replaces nobody before it has proved itself, and is not itself the one too many.
+            let unproven = self.reload.as_ref().is_some_and(|r| !r.proven);
+            let too_many = |w: &Worker| {
+                let silent_canary = w.recycle == Some(deadlines::SILENT) && w.generation == generation;
+                let side = |o: &Worker| o.generation == generation;
+                let alike = |o: &Worker| !unproven || silent_canary || side(o) == side(w);
+                ready(&alike) > self.target
+            };
             let candidate = self
                 .workers
                 .iter()
@@ -635,11 +682,13 @@ impl Policy {
                 .filter(|(_, w)| match w.phase {
                     // A worker that is not ready yet serves nobody: it goes at once when it is not wanted.
                     Phase::Starting => outdated(w) || all > self.target + surge.max(self.options.max_surge),
-                    Phase::Ready => surplus_ready && (proven || !outdated(w) || w.recycle.is_some()),
+                    Phase::Ready => too_many(w),
                     _ => false,
                 })
-                // Outdated before current, not ready before ready, idle before busy, old before young.
-                .min_by_key(|(_, w)| (!outdated(w), w.phase == Phase::Ready, w.busy, w.started_at, w.slot))
+                // Outdated before current, not ready before ready, bad before merely old, idle before busy, old before young.
+                .min_by_key(|(_, w)| {
+                    (!outdated(w), w.phase == Phase::Ready, w.recycle.is_none(), w.busy, w.started_at, w.slot)
+                })
                 .map(|(at, _)| at);
             let Some(at) = candidate else {
                 break;
@@ -653,6 +702,12 @@ impl Policy {
                 self.counters.recycled += 1;
             }
             self.ask_to_leave(now, at, why);
+            made_room = true;
+        }
+        self.workers.retain(|w| !w.unborn);
+        if made_room {
+            // For the next successor: it need not wait until the old one has finished its request.
+            return self.steer(now);
         }
 
         self.check_reload_done(now);
@@ -722,4 +777,17 @@ impl Policy {
         let pool = self.options.name.clone();
         self.actions.push_back(Action::Tell(Notice { level, kind, pool, worker, text, status: -1 }));
     }
+}
+
+/// A worker whose start is still to be carried out is not started: several were asked for, the first failed, and what
+/// followed from that (a reload given up, a stop) makes the others needless.
+fn give_up_unborn(actions: &mut VecDeque<Action>, worker: &mut Worker) -> bool {
+    let start = actions.iter().position(|a| matches!(a, Action::Spawn { slot, .. } if *slot == worker.slot));
+    let Some(start) = start.filter(|_| worker.phase == Phase::Starting) else {
+        return false;
+    };
+    actions.remove(start);
+    worker.phase = Phase::Killed;
+    worker.unborn = true;
+    true
 }

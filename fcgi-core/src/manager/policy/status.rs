@@ -27,6 +27,8 @@ pub struct Counters {
     pub reloads_failed: u64,
     /// Images of the manager that went before this one.
     pub upgrades: u64,
+    /// Requests of workers that have gone; those that live count theirs themselves.
+    pub served: u64,
 }
 
 /// The last reload.
@@ -59,6 +61,8 @@ pub struct WorkerStatus {
     pub memory: u64,
     pub leaving_since: u64,
     pub why_leaving: &'static str,
+    /// Why it is to be replaced as soon as its successor is ready.
+    pub to_replace: Option<&'static str>,
 }
 
 /// One pool.
@@ -82,6 +86,18 @@ pub struct PoolStatus {
     pub last_reload: Option<LastReload>,
     /// The workers by slot.
     pub workers: Vec<WorkerStatus>,
+}
+
+impl PoolStatus {
+    /// Requests served since the start, by all workers there were.
+    pub fn requests(&self) -> u64 {
+        self.workers.iter().fold(self.counters.served, |sum, w| sum.saturating_add(w.requests))
+    }
+
+    /// Workers in this phase.
+    pub fn count(&self, phase: Phase) -> usize {
+        self.workers.iter().filter(|w| w.phase == phase).count()
+    }
 }
 
 impl Phase {
@@ -127,6 +143,9 @@ impl PoolStatus {
             if !w.why_leaving.is_empty() {
                 object.text("why_leaving", w.why_leaving);
             }
+            if let Some(why) = w.to_replace {
+                object.text("to_replace", why);
+            }
             object.finish()
         });
         let c = &self.counters;
@@ -152,6 +171,7 @@ impl PoolStatus {
         object.number("generation", i64::from(self.generation));
         object.number("target", i64::from(self.target));
         let (waiting, limit) = self.queue.map_or((-1, -1), |(w, l)| (i64::from(w), i64::from(l)));
+        object.number("requests", self.requests() as i64);
         object.number("queue", waiting);
         object.number("queue_limit", limit);
         object.number("failed_starts_in_a_row", i64::from(self.failures));
@@ -209,6 +229,7 @@ impl Policy {
                 memory: w.memory,
                 leaving_since: w.leaving_since,
                 why_leaving: w.why_leaving,
+                to_replace: w.recycle,
             })
             .collect();
         workers.sort_by_key(|w| w.slot);

@@ -258,19 +258,50 @@ fn recycling_starts_the_replacement_first() {
     assert_eq!(world.slots(Phase::Leaving), [slot]);
 }
 
+impl World {
+    /// What a look at the scoreboard shows now: each worker serves a request since then.
+    fn serving_since(&mut self, busy_since: u64) {
+        let sample = |slot| Sample { slot, busy: true, busy_since, deadline: 0, requests: 1, memory: None };
+        let workers = self.slots(Phase::Ready).into_iter().map(sample).collect();
+        self.event(Event::Samples { workers, queue: Some((0, 511)) });
+    }
+}
+
 #[test]
 fn a_request_over_its_deadline_gets_the_soft_signal_then_kill() {
     let mut world = World::new(&[("workers", "1"), ("request_timeout", "3s"), ("request_kill_after", "1s")]);
     world.all_ready();
     world.asked.clear();
-    world.samples(1, 0);
+    let since = world.now;
+    world.serving_since(since);
     world.pass(2900);
-    assert!(world.asked.is_empty());
+    world.serving_since(since);
+    assert!(world.asked.is_empty() && !world.policy.wants_samples(world.now));
     world.pass(200);
+    assert!(world.policy.wants_samples(world.now), "is it still the same request?");
+    world.serving_since(since);
     assert!(matches!(world.asked.as_slice(), [Action::Soften { .. }]), "{:?}", world.asked);
     world.pass(1000);
+    world.serving_since(since);
     assert!(world.asked.iter().any(|a| matches!(a, Action::Kill { .. })));
     assert_eq!(world.spawned(), 1, "and its replacement");
+}
+
+#[test]
+fn a_request_that_ended_between_two_samples_costs_its_worker_nothing() {
+    let mut world = World::new(&[("workers", "1"), ("request_timeout", "3s"), ("request_kill_after", "1s")]);
+    world.all_ready();
+    world.asked.clear();
+    let since = world.now;
+    world.serving_since(since);
+    world.pass(10_000);
+    assert!(world.asked.is_empty(), "nobody has looked whether that request goes on: {:?}", world.asked);
+    world.serving_since(since);
+    assert!(matches!(world.asked.as_slice(), [Action::Soften { .. }]), "{:?}", world.asked);
+    world.serving_since(world.now);
+    world.pass(900);
+    world.serving_since(world.now);
+    assert_eq!(world.asked.len(), 1, "another request: {:?}", world.asked);
 }
 
 #[test]
@@ -349,4 +380,374 @@ fn a_worker_that_leaves_after_its_own_limit_of_requests_is_replaced_at_once() {
     let slot = world.slots(Phase::Ready)[0];
     world.event(Event::Exited { slot, ended: Ended::Code(0), served: 0 });
     assert_eq!(world.spawned(), 0, "one that has done nothing is braked");
+}
+
+#[test]
+fn a_silent_worker_is_replaced_ready_first_and_one_at_a_time() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.all_ready();
+    world.spawned();
+    for _ in 0..3 {
+        world.event(Event::Probed(crate::manager::action::ProbeResult::Silent));
+    }
+    assert!(world.slots(Phase::Leaving).is_empty(), "not before the other is ready");
+    assert_eq!(world.spawned(), 1);
+    world.all_ready();
+    assert_eq!(world.slots(Phase::Leaving).len(), 1);
+}
+
+#[test]
+fn a_braked_pool_whose_others_serve_names_no_deadline_in_the_past() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.all_ready();
+    world.pass(10_000);
+    let slot = world.slots(Phase::Ready)[0];
+    world.event(Event::Exited { slot, ended: Ended::Code(1), served: 5 });
+    world.exit(slot, 1);
+    assert!(world.policy.brake.is_pressed(), "its successor died before it was ready");
+    for _ in 0..30 {
+        world.pass(100);
+        world.all_ready();
+        world.policy.tick(world.now);
+        let next = world.policy.next_deadline();
+        assert!(next.is_none_or(|at| at > world.now), "{next:?} at {}", world.now);
+    }
+    assert_eq!(world.policy.status().state, "running");
+}
+
+#[test]
+fn a_canary_that_has_to_prove_itself_is_not_the_one_too_many() {
+    let mut world = World::new(&[("workers", "3"), ("canary_time", "5s")]);
+    world.all_ready();
+    world.pass(10_000);
+    world.spawned();
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.all_ready();
+    assert_eq!(world.spawned(), 1, "one canary");
+    world.pass(4900);
+    assert_eq!(world.slots(Phase::Ready).len(), 4, "and everybody else");
+    assert_eq!(world.spawned(), 0);
+    for _ in 0..5 {
+        world.pass(200);
+        world.all_ready();
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert!(matches!(world.finished.as_slice(), [(1, Ok(_))]), "{:?}", world.finished);
+}
+
+#[test]
+fn a_complete_pool_is_not_degraded_for_ever_after_a_reload_that_failed() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.exit(slot, 1);
+    assert_eq!(world.policy.status().state, "degraded");
+    world.pass(5000);
+    assert_eq!(world.policy.status().state, "running");
+}
+
+#[test]
+fn scaling_up_again_and_again_stays_within_the_scoreboard() {
+    let mut options = PoolOptions::default();
+    options.set("workers", "4").unwrap();
+    let lines = options.lines();
+    let mut world = World::new(&[("workers", "4")]);
+    for change in 0..5 {
+        world.event(Event::Scale { change, workers: 10_000 });
+        world.all_ready();
+    }
+    assert!(world.policy.workers.iter().all(|w| w.slot < lines), "{lines} lines");
+}
+
+#[test]
+fn workers_killed_again_and_again_just_after_they_were_ready_are_braked() {
+    let mut world = World::new(&[("workers", "4")]);
+    world.all_ready();
+    world.pass(5000);
+    world.spawned();
+    for _ in 0..4 {
+        let slot = world.slots(Phase::Ready)[0];
+        world.event(Event::Exited { slot, ended: Ended::Signal(libc::SIGKILL), served: 5 });
+        world.all_ready();
+    }
+    assert_eq!(world.spawned(), 4, "a hand that kills each once is chance");
+    for _ in 0..3000 {
+        while let Some(slot) = world.slots(Phase::Ready).first().copied() {
+            world.event(Event::Exited { slot, ended: Ended::Signal(libc::SIGKILL), served: 0 });
+        }
+        world.pass(10);
+        world.all_ready();
+    }
+    assert!(world.spawned() < 40, "thirty seconds without memory");
+}
+
+#[test]
+fn a_reload_to_a_program_that_leaves_at_once_with_status_0_is_given_up() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 4, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.event(Event::Ready { slot, how: ReadyHow::Said });
+    world.event(Event::Exited { slot, ended: Ended::Code(0), served: 0 });
+    assert!(matches!(world.finished.as_slice(), [(4, Err(why))] if why.contains("status 0")), "{:?}", world.finished);
+    world.pass(5000);
+    world.all_ready();
+    assert!(
+        world.slots(Phase::Ready).len() == 3
+            && world.policy.workers.iter().all(|w| w.generation == 1 || w.phase != Phase::Ready)
+    );
+}
+
+#[test]
+fn a_scale_that_comes_during_a_stop_is_answered() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.all_ready();
+    world.event(Event::Stop { change: 1 });
+    world.event(Event::Scale { change: 2, workers: 3 });
+    assert!(matches!(world.finished.as_slice(), [(2, Err(_))]), "{:?}", world.finished);
+}
+
+#[test]
+fn one_more_raises_the_ceiling_of_an_idle_ondemand_pool() {
+    let mut world = World::new(&[("sizing", "ondemand"), ("max_workers", "4")]);
+    world.event(Event::Step { by: 1 });
+    for _ in 0..10 {
+        world.samples(8, 50);
+        world.all_ready();
+        world.pass(1000);
+    }
+    assert_eq!(world.slots(Phase::Ready).len(), 5);
+}
+
+#[test]
+fn starts_that_a_failure_made_needless_are_not_carried_out() {
+    let mut options = PoolOptions::default();
+    for (name, value) in [("workers", "5"), ("give_up_after", "1"), ("on_crash", "exit"), ("give_up_code", "3")] {
+        options.set(name, value).unwrap();
+    }
+    let mut policy = Policy::new(&options, 1);
+    policy.handle(0, Event::Start);
+    let mut actions = Vec::new();
+    while let Some(action) = policy.next_action() {
+        if let Action::Spawn { slot, .. } = action {
+            policy.handle(0, Event::SpawnFailed { slot, reason: "no memory".into() });
+        }
+        actions.push(action);
+    }
+    assert_eq!(actions.iter().filter(|a| matches!(a, Action::Spawn { .. })).count(), 1, "{actions:?}");
+    assert!(matches!(actions.last(), Some(Action::Ended { code: 3, .. })), "{actions:?}");
+}
+
+#[test]
+fn a_restart_delay_of_0_does_not_fork_without_end() {
+    let mut options = PoolOptions::default();
+    for (name, value) in [("workers", "1"), ("restart_delay", "0"), ("restart_factor", "1")] {
+        options.set(name, value).unwrap();
+    }
+    let mut policy = Policy::new(&options, 1);
+    policy.handle(0, Event::Start);
+    let mut starts = 0;
+    while let Some(action) = policy.next_action() {
+        if let Action::Spawn { slot, .. } = action {
+            starts += 1;
+            assert!(starts < 10, "the manager would hang here");
+            policy.handle(0, Event::SpawnFailed { slot, reason: "no process".into() });
+        }
+    }
+    assert_eq!(policy.next_deadline(), Some(10));
+}
+
+#[test]
+fn workers_that_die_just_after_they_were_ready_are_tried_one_at_a_time() {
+    let mut world = World::new(&[("workers", "50"), ("restart_delay", "5s")]);
+    world.all_ready();
+    for slot in world.slots(Phase::Ready) {
+        world.exit(slot, 1);
+    }
+    world.spawned();
+    for _ in 0..100 {
+        world.pass(100);
+        world.all_ready();
+        world.pass(400);
+        for slot in world.slots(Phase::Ready) {
+            world.exit(slot, 1);
+        }
+    }
+    assert!(world.spawned() < 10, "one try, not fifty, whenever the brake lets go");
+    for _ in 0..20 {
+        world.pass(2000);
+        world.all_ready();
+    }
+    assert_eq!(world.slots(Phase::Ready).len(), 50, "and all of them once one lives");
+}
+
+#[test]
+fn a_start_that_takes_too_long_presses_the_brake_before_the_next_one() {
+    let mut world = World::new(&[("workers", "1"), ("start_timeout", "1s"), ("restart_delay", "5s")]);
+    world.spawned();
+    world.pass(1100);
+    assert_eq!(world.slots(Phase::Killed), [0]);
+    assert_eq!(world.spawned(), 0, "not in the same moment");
+    world.exit(0, 1);
+    assert_eq!(world.policy.status().failures, 1, "counted once");
+    world.pass(5000);
+    assert_eq!(world.spawned(), 1);
+}
+
+#[test]
+fn a_canary_that_grows_too_large_fails_its_reload() {
+    let mut world =
+        World::new(&[("workers", "2"), ("canary_time", "10s"), ("max_memory", "100M"), ("memory_samples", "1")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 6, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.all_ready();
+    let memory = Some(200 << 20);
+    let sample = Sample { slot, busy: false, busy_since: 0, deadline: 0, requests: 1, memory };
+    world.event(Event::Samples { workers: vec![sample], queue: None });
+    assert!(matches!(world.finished.as_slice(), [(6, Err(why))] if why.contains("max_memory")), "{:?}", world.finished);
+    assert_eq!(world.slots(Phase::Leaving), [slot]);
+}
+
+#[test]
+fn a_silent_canary_makes_room_for_the_next_one() {
+    let mut world = World::new(&[("workers", "1"), ("canary_time", "5s")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 7, reason: "test".into() });
+    world.all_ready();
+    // The old one is busy, so that the suspicion falls on the canary.
+    world.samples(1, 0);
+    world.event(Event::Probed(crate::manager::action::ProbeResult::Silent));
+    for _ in 0..200 {
+        world.pass(100);
+        world.all_ready();
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert!(matches!(world.finished.as_slice(), [(7, Ok(_))]), "{:?}", world.finished);
+}
+
+#[test]
+fn what_a_failed_reload_left_goes_first_and_does_not_block_the_next_one() {
+    let settings = [("workers", "2"), ("canary_time", "5s"), ("max_memory", "100M"), ("memory_samples", "1")];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.event(Event::Reload { change: 2, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.all_ready();
+    let sample = Sample { slot, busy: true, busy_since: 1, deadline: 0, requests: 1, memory: Some(200 << 20) };
+    world.event(Event::Samples { workers: vec![sample], queue: None });
+    assert_eq!(world.slots(Phase::Leaving), [slot], "the one that failed, though it is busy");
+    for _ in 0..200 {
+        world.pass(100);
+        world.all_ready();
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert!(matches!(world.finished.as_slice(), [(1, Err(_)), (2, Ok(_))]), "{:?}", world.finished);
+}
+
+#[test]
+fn replacing_all_after_too_many_failures_begins_with_one() {
+    let mut world = World::new(&[("workers", "4"), ("max_surge", "4"), ("max_failures", "1"), ("failure_grace", "0")]);
+    world.all_ready();
+    world.pass(5000);
+    world.spawned();
+    let slot = world.slots(Phase::Ready)[0];
+    world.event(Event::Exited { slot, ended: Ended::Signal(11), served: 5 });
+    world.pass(200);
+    assert_eq!(world.spawned(), 1);
+    world.all_ready();
+    assert_eq!(world.spawned(), 0, "not before it has lived for a while");
+    for _ in 0..20 {
+        world.pass(200);
+        world.all_ready();
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert!(world.slots(Phase::Ready).len() == 4 && world.policy.workers.iter().all(|w| w.recycle.is_none()));
+}
+
+#[test]
+fn a_hold_answers_everybody_who_waits() {
+    let settings = [("workers", "2"), ("canary_time", "60s"), ("max_failures", "2"), ("failure_action", "hold")];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.pass(5000);
+    for change in 1..=2 {
+        world.event(Event::Reload { change, reason: "test".into() });
+    }
+    world.all_ready();
+    world.event(Event::Scale { change: 3, workers: 9 });
+    for _ in 0..2 {
+        world.pass(1500);
+        let slot = world.slots(Phase::Ready)[0];
+        world.exit(slot, 1);
+    }
+    assert_eq!(world.policy.status().state, "holding");
+    let mut failed: Vec<_> = world.finished.iter().filter(|f| f.1.is_err()).map(|f| f.0).collect();
+    failed.sort_unstable();
+    assert_eq!(failed, [1, 2, 3], "{:?}", world.finished);
+    world.event(Event::Reload { change: 4, reason: "test".into() });
+    world.pass(100);
+    assert!(!world.slots(Phase::Starting).is_empty(), "a reload ends the hold");
+}
+
+#[test]
+fn an_ondemand_pool_whose_image_and_size_are_new_keeps_the_workers_that_serve() {
+    let mut world = World::new(&[("sizing", "ondemand"), ("max_workers", "4")]);
+    for _ in 0..3 {
+        world.samples(8, 9);
+        world.all_ready();
+    }
+    let mut options = PoolOptions::default();
+    for (name, value) in [("sizing", "ondemand"), ("max_workers", "3")] {
+        options.set(name, value).unwrap();
+    }
+    let mut policy = Policy::new(&options, 1);
+    policy.adopt(world.now, world.policy.hand_over(), None);
+    policy.handle(world.now, Event::Start);
+    assert_eq!(policy.target(), 3);
+    let drained = std::iter::from_fn(|| policy.next_action()).filter(|a| matches!(a, Action::Drain { .. })).count();
+    assert_eq!(drained, 1, "one of four, by the new ceiling");
+}
+
+#[test]
+fn a_reload_does_not_wait_for_the_requests_of_the_old_ones() {
+    let mut world = World::new(&[("workers", "4")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    // No time passes and nobody leaves: each old one has a long request.
+    world.all_ready();
+    assert!(matches!(world.finished.as_slice(), [(1, Ok(_))]), "{:?}", world.finished);
+    assert_eq!(world.slots(Phase::Leaving).len(), 4);
+}
+
+#[test]
+fn a_system_without_processes_is_asked_for_one_not_for_all() {
+    let mut options = PoolOptions::default();
+    options.set("workers", "500").unwrap();
+    let mut policy = Policy::new(&options, 1);
+    policy.handle(0, Event::Start);
+    let mut starts = 0;
+    while let Some(action) = policy.next_action() {
+        if let Action::Spawn { slot, .. } = action {
+            starts += 1;
+            policy.handle(0, Event::SpawnFailed { slot, reason: "no process".into() });
+        }
+    }
+    assert_eq!(starts, 1);
 }

@@ -108,7 +108,7 @@ def multiwatch(folder, transport, argv, workers=4, env=None, options=()):
 def fpm(folder, transport, extra="", pm="pm = static\npm.max_children = 4\n", glob="", env=None, address=None, php=()):
     """php-fpm, its pool as the options say; `extra` goes to the pool, `glob` to [global]."""
     address = address or servers.place(folder, transport)
-    script = str(servers.APPS / "app.php")
+    script = str(HERE / "apps" / "page.php")
     user = "user = root\ngroup = root\n" if os.getuid() == 0 else ""
     conf = Path(folder) / "fpm.conf"
     conf.write_text(f"[global]\nerror_log = {folder}/fpm.error.log\ndaemonize = no\nlog_level = notice\n{glob}\n"
@@ -118,7 +118,7 @@ def fpm(folder, transport, extra="", pm="pm = static\npm.max_children = 4\n", gl
 
 
 def our_php(folder, transport, *options, **more):
-    script = str(servers.APPS / "app.php")
+    script = str(HERE / "apps" / "page.php")
     return ours(folder, transport, ["php-cgi", "-n"], *options, params={"SCRIPT_FILENAME": script}, script=script,
                 env={"PHP_FCGI_MAX_REQUESTS": 0}, **more)
 

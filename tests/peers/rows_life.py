@@ -18,7 +18,8 @@ def kill_manager(made, again):
     left = [p for p in workers if alive(p)]
     try:
         with again() as second:
-            started = until(lambda: second.request(timeout=1).status == 200 and second.process.running(), 3)
+            # An answer counts when the new manager's own worker gave it: those left over answer too.
+            started = until(lambda: second.request(timeout=1).pid in second.workers(), 3)
     except Exception:  # noqa: BLE001, it left
         started = None
     for pid in left:
@@ -94,22 +95,25 @@ def biggest(made, load):
 
 
 def memory_cap(row, folder):
-    """a program that keeps 64 kB a request, cap 40 MB"""
+    """a program that keeps 256 kB a request, cap 40 MB"""
     with our_perl(folder, "unix", "--max-memory", "40M", "--memory-kind", "rss", "--memory-samples", "2", "--sample-interval", "200ms",
-                  workers=2, env={"LEAK": 64}) as made:
+                  workers=2, env={"LEAK": 256}) as made:
         until(lambda: status(made)["counters"]["ready"] >= 2, 5)
         load = Load(made, "--rate", "400", seconds=6, connections=2)
         top, figures = biggest(made, load), load.result()
-        row.ours(top < 80 and figures["lost"] == 0 and status(made)["counters"]["recycled"] > 0,
+        row.ours(top < 160 and figures["lost"] == 0 and status(made)["counters"]["recycled"] > 0,
                  f"largest worker {top:.0f} MB, {status(made)['counters']['recycled']} replaced, {figures['lost']} of {figures['sent']} lost")
     for name, env in (("Constrained, max_size alone", {"PM_MAX_SIZE": 40 * 1024}),
                       ("Constrained, max_size and sizecheck every 5", {"PM_MAX_SIZE": 40 * 1024, "PM_SIZECHECK_NUM_REQUESTS": 5})):
         try:
-            with procmanager(folder, "unix", workers=2, env={"LEAK": 64, "PM_CLASS": "FCGI::ProcManager::Constrained", **env}) as made:
+            with procmanager(folder, "unix", workers=2, env={"LEAK": 256, "PM_CLASS": "FCGI::ProcManager::Constrained", **env}) as made:
                 time.sleep(0.5)
+                if not made.process.running():
+                    row.peer(name, True, f"does not start: {made.log()[:100]}")
+                    continue
                 load = Load(made, "--rate", "400", seconds=5, connections=2)
                 top, figures = biggest(made, load), load.result()
-                row.peer(name, top > 80, f"largest worker {top:.0f} MB, {figures['lost']} of {figures['sent']} lost")
+                row.peer(name, top > 160, f"largest worker {top:.0f} MB, {figures['lost']} of {figures['sent']} lost")
         except Exception as e:  # noqa: BLE001, it may not start: no Linux::Pid
             row.peer(name, True, f"does not start: {str(e)[-130:].strip()}")
     row.absent("php-fpm", "has no cap (php-src 17661)")
@@ -119,7 +123,7 @@ def all_workers_recycle_at_once(row, folder):
     """each worker is replaced after 300 requests and takes 1 s to load; the service must not pause"""
     with our_perl(folder, "unix", "--max-requests", "300", env={"LOAD_MS": 1000}) as made:
         until(lambda: status(made)["counters"]["ready"] >= 4, 8)
-        load, low = Load(made, "--rate", "400", seconds=8), 4
+        load, low = Load(made, "--rate", "400", "--query", "sleep=5", seconds=8), 4
         while load.running():
             low = min(low, sum(w["phase"] == "ready" for w in status(made)["workers"]))
             time.sleep(0.05)
@@ -128,43 +132,47 @@ def all_workers_recycle_at_once(row, folder):
                  f"{recycled} replaced, never fewer than {low} of 4 ready, worst pause {figures['worst_gap_us'] / 1000:.0f} ms, {figures['lost']} of {figures['sent']} lost")
     try:
         app = Path(f"{folder}/slow.py")
-        app.write_text("import time\ntime.sleep(1)\ndef application(env, start):\n    start('200 OK', [('Content-Type', 'text/plain')])\n    return [b'x']\n")
+        app.write_text("import time\ntime.sleep(1)\ndef application(env, start):\n    time.sleep(0.005)\n    start('200 OK', [('Content-Type', 'text/plain')])\n    return [b'x']\n")
         address = servers.place(folder, "unix")
         argv = [need("uwsgi", "uwsgi-core"), "--plugin", "python3", "--fastcgi-socket", address, "--wsgi-file", app, "--master", "--lazy-apps",
                 "--die-on-term", "-p", "4", "--max-requests", "300", "--listen", "100"]
         with site("uwsgi", argv, folder, address) as made:
             until(lambda: made.request(timeout=1).status == 200, 8, 0.1)
             time.sleep(1.5)
-            load = Load(made, "--rate", "400", seconds=6)
+            load = Load(made, "--query", "x", seconds=6)
             figures = load.result()
-            row.peer("uWSGI (--lazy-apps)", figures["worst_gap_us"] > 500_000 or figures["lost"] > 0,
+            row.peer("uWSGI (--lazy-apps)", figures["worst_gap_us"] > 300_000 or figures["lost"] > 0,
                      f"worst pause {figures['worst_gap_us'] / 1000:.0f} ms, {figures['lost']} of {figures['sent']} lost")
     except Exception as e:  # noqa: BLE001
         row.absent("uWSGI", e)
 
 
+def taken(figures):
+    """Requests that were sent whole and then dropped; a write that fails was never taken, and every client may send it again."""
+    return figures["lost"] - figures["errors"].get("write", 0)
+
+
 @short
 def max_requests_closes_a_kept_connection(row, folder):
-    """kept connections while workers are replaced every 50 requests; nothing is retried (a worker that leaves says so by closing with its answer)"""
+    """kept connections while workers are replaced every 50 requests, nothing retried; counted: sent whole, then dropped"""
+    options = ("--max-requests", "50", "--sample-interval", "20ms")
     for transport in ("unix", "tcp"):
-        with ours(folder, transport, [BIN, "echo"], "--max-requests", "50") as made:
-            until(lambda: status(made)["counters"]["ready"] >= 4, 5)
-            figures = Load(made, "-k", requests=5000).result()
-            row.ours(figures["lost"] == 0, f"{transport}: {figures['lost']} of {figures['sent']} lost, {status(made)['counters']['recycled']} replaced")
-    with our_php(folder, "unix", "--max-requests", "50") as made:
-        until(lambda: status(made)["counters"]["ready"] >= 4, 5)
-        figures = Load(made, "-k", requests=3000).result()
-        row.ours(figures["lost"] == 0, f"php-cgi: {figures['lost']} of {figures['sent']} lost")
+        for name, make, requests in (("php-cgi", our_php, 4000), ("fcgiguard echo", lambda *a: ours(*a[:2], [BIN, "echo"], *a[2:]), 8000)):
+            with make(folder, transport, *options) as made:
+                until(lambda: status(made)["counters"]["ready"] >= 4, 5)
+                figures = Load(made, "-k", "--rate", "4000", requests=requests).result()
+                recycled = status(made)["counters"]["recycled"]
+                row.ours(taken(figures) == 0 and recycled > 8, f"{name}, {transport}: {taken(figures)} of {figures['sent']} dropped, {recycled} replaced")
     for transport in ("unix", "tcp"):
         with fpm(folder, transport, "pm.max_requests = 50\n") as made:
-            figures = Load(made, "-k", requests=5000).result()
-            row.peer(f"php-fpm ({transport})", figures["lost"] > 0, f"{figures['lost']} of {figures['sent']} lost")
+            figures = Load(made, "-k", "--rate", "4000", requests=4000).result()
+            row.peer(f"php-fpm ({transport})", taken(figures) > 0, f"{taken(figures)} of {figures['sent']} dropped")
     address = servers.place(folder, "unix")
     env = {"PHP_FCGI_CHILDREN": 4, "PHP_FCGI_MAX_REQUESTS": 50}
     script = str(Path(__file__).parent / "apps" / "page.php")
     with site("php-cgi", ["php-cgi", "-n", "-b", address], folder, address, env, {"SCRIPT_FILENAME": script}, script) as made:
-        figures = Load(made, "-k", requests=5000).result()
-        row.peer("php-cgi alone", figures["lost"] > 0, f"{figures['lost']} of {figures['sent']} lost")
+        figures = Load(made, "-k", "--rate", "4000", requests=4000).result()
+        row.peer("php-cgi alone", taken(figures) > 0, f"{taken(figures)} of {figures['sent']} dropped")
 
 
 def shrink_kills_requests(row, folder):

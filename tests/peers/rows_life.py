@@ -135,7 +135,7 @@ def all_workers_recycle_at_once(row, folder):
         app.write_text("import time\ntime.sleep(1)\ndef application(env, start):\n    time.sleep(0.005)\n    start('200 OK', [('Content-Type', 'text/plain')])\n    return [b'x']\n")
         address = servers.place(folder, "unix")
         argv = [need("uwsgi", "uwsgi-core"), "--plugin", "python3", "--fastcgi-socket", address, "--wsgi-file", app, "--master", "--lazy-apps",
-                "--die-on-term", "-p", "4", "--max-requests", "300", "--listen", "100"]
+                "--die-on-term", "-p", "4", "--max-requests", "300", "--min-worker-lifetime", "1", "--listen", "100"]
         with site("uwsgi", argv, folder, address) as made:
             until(lambda: made.request(timeout=1).status == 200, 8, 0.1)
             time.sleep(1.5)

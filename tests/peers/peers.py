@@ -82,7 +82,7 @@ def main():
         print(made.text(), flush=True)
     text = [made.markdown() for made in done]
     out = Row.heading() + "\n".join(text) + "\n"
-    if not args.row and not args.no_memory:
+    if not (args.row or args.short or args.no_memory):
         import memory
 
         table = memory.table()

@@ -4,10 +4,8 @@ import signal
 import time
 from pathlib import Path
 
-from bed import (BIN, Background, Load, alive, control, fcgi, fpm, multiwatch, need, our_perl, our_php, ours, PERL, WORKER, procmanager,
+from bed import (BIN, PERL, WORKER, Background, Load, alive, control, fpm, multiwatch, need, our_perl, our_php, ours, procmanager,
                  rollup, seconds, servers, site, status, until)
-from process import Process, stat, wait_listening
-from table import short
 
 
 def kill_manager(made, again):
@@ -30,7 +28,6 @@ def kill_manager(made, again):
     return gone, len(left), len(workers), started
 
 
-@short
 def manager_killed(row, folder):
     """kill -9 of the manager: idle workers must go, a busy one finish, the same command start again"""
     for transport in ("unix", "tcp"):
@@ -152,7 +149,6 @@ def taken(figures):
     return figures["lost"] - figures["errors"].get("write", 0)
 
 
-@short
 def max_requests_closes_a_kept_connection(row, folder):
     """kept connections while workers are replaced every 50 requests, nothing retried; counted: sent whole, then dropped"""
     options = ("--max-requests", "50", "--sample-interval", "20ms")

@@ -21,7 +21,6 @@ def ready(made, number=4):
     until(lambda: status(made)["counters"]["ready"] >= number, 8)
 
 
-@short
 def reload_loses_requests(row, folder):
     """reload under load: unix and TCP, kept connections or not, GET and 16 kB POST"""
     lost = sent = done = 0
@@ -85,7 +84,6 @@ def reload_stalls(row, folder):
         row.peer("php-fpm (process_control_timeout 10 s)", figures["worst_gap_us"] > 1_000_000, text)
 
 
-@short
 def idle_workers_keep_the_old_code(row, folder):
     """HUP to an idle pool with new code on disk; the next requests must see it, and TERM must not wait"""
     code = Path(f"{folder}/code")

@@ -4,12 +4,11 @@ Forks are counted by the workers themselves: each appends a byte to a file as it
 """
 import os
 import signal
-import subprocess
 import time
 import urllib.request
 from pathlib import Path
 
-from bed import (PERL, WORKER, Background, Load, alive, control, cpu, fpm, multiwatch, need, our_perl, procmanager, seconds,
+from bed import (PERL, WORKER, Load, alive, control, cpu, fpm, multiwatch, need, our_perl, procmanager, seconds,
                  servers, site, size, status, until)
 from process import Process, free_port
 from table import short

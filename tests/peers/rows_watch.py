@@ -3,14 +3,13 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import fcgi
-from bed import (BIN, Background, Load, alive, control, fpm, hup, need, our_perl, our_php, ours, procmanager, seconds, servers, site, status, until)
+from bed import Background, control, fpm, need, our_perl, our_php, procmanager, seconds, servers, site, status, until
 from monit import EXPECT, SEND
 from process import Process
 from table import short

@@ -6,6 +6,7 @@
 pub mod datagram;
 pub mod epoll;
 pub mod fd;
+pub mod identity;
 pub mod net;
 pub mod netlink;
 pub mod poll;

@@ -148,6 +148,12 @@ def candidates(folder, skipped):
             raise RuntimeError("not built")
         return Candidate("", lambda socket, size: [program, socket, size])
 
+    def crate(name):
+        target = ROOT / "target" / "codec-bench"
+        subprocess.run(["cargo", "build", "--quiet", "--release", "--bin", name], cwd=HERE / "codec", check=True, timeout=600,
+                       capture_output=True, env={**os.environ, "CARGO_TARGET_DIR": str(target)})
+        return Candidate("", lambda socket, size: [target / "release" / name, socket, size])
+
     def go():
         program = f"{folder}/hello_go"
         subprocess.run([need("go", "golang-go"), "build", "-o", program, str(HERE / "hello.go")], check=True,
@@ -179,6 +185,8 @@ def candidates(folder, skipped):
     add("uWSGI", uwsgi)
     add("php-cgi", php)
     add("Go", go)
+    add("fastcgi", lambda: crate("fastcgi_hello"))
+    add("tokio-fcgi", lambda: crate("tokio_hello"))
     return found
 
 
@@ -280,6 +288,7 @@ def main():
             show(scenario[0], rows)
         for name, why in skipped:
             print(f"left out: {name}: {why}")
+        print("fastcgi and tokio-fcgi are hellos of the crates fastcgi and tokio-fastcgi")
         print("left out: uWSGI on kept connections: it closes after every answer")
         goals(results)
     finally:

@@ -1,7 +1,7 @@
 //! Decoder and params.
 
 use crate::plant::planted;
-use crate::{alloc, pieces, promise, rng, Outcome};
+use crate::{alloc, pieces, promise, rng, Outcome, PairList};
 use fcgi_core::decode::Decoder;
 use fcgi_core::limits::Limits;
 use fcgi_core::params::{encode_pair, Pairs, Params};
@@ -89,7 +89,7 @@ pub const LIMITS: Limits = Limits {
     values_bytes: 512,
 };
 
-fn pairs_of(input: &[u8]) -> (Vec<(Vec<u8>, Vec<u8>)>, Option<ProtocolError>) {
+fn pairs_of(input: &[u8]) -> (PairList, Option<ProtocolError>) {
     let mut pairs = Vec::new();
     for pair in Pairs::with_limits(input, LIMITS) {
         match pair {

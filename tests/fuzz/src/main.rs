@@ -184,10 +184,10 @@ fn fuzz(target: &'static Target, time: Duration, rng: &mut Rng, watched: &Watche
         report(target.name, &input, &why);
         Err(())
     };
-    for at in 0..corpus.len() {
-        match run(target, &corpus[at], watched) {
+    for input in &corpus {
+        match run(target, input, watched) {
             Ok(signature) => seen.insert(signature),
-            Err(_) => return fail(corpus[at].clone()),
+            Err(_) => return fail(input.clone()),
         };
         count += 1;
     }

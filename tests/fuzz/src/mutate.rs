@@ -148,7 +148,7 @@ fn once(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], text: bool, rng: &mut Rng) {
         12 => bytes.extend(record(rng)),
         // A pair's length in its long form.
         13 if at < bytes.len() => {
-            let length = u32::from(bytes[at]) | 0x8000_0000 | if rng.below(4) == 0 { rng.next() as u32 } else { 0 };
+            let length = u32::from(bytes[at]) | 0x8000_0000 | if rng.below(4) == 0 { rng.draw() as u32 } else { 0 };
             bytes.splice(at..=at, length.to_be_bytes());
         }
         _ => flip(bytes, rng),

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import cases
-from client import Odd, Talk
+from client import Answer, Odd, Talk
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -151,12 +151,15 @@ def known(folder, wanted):
     add("flup", flup)
     add("uWSGI", lambda path: ([find("uwsgi"), "--plugin", "python3", "--fastcgi-socket", path, "--wsgi-file", HERE / "apps" / "app.py",
                                 "--die-on-term", "--need-app"], {}, {}))
+    if wanted and "naive" in wanted:
+        add("naive", lambda path: ([sys.executable, HERE / "apps" / "naive.py", path], {}, {}))
     return found, missing
 
 
 def run(server, chosen, quiet=False):
     """{case: what it did, "" for right}. After a case that leaves it hanging, the server is started anew."""
     rows = {}
+    Answer.expected = server.ours_to_say
     server.up()
     try:
         for name, _, _, function in chosen:

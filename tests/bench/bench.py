@@ -39,8 +39,10 @@ TRACED = 208  # requests under strace
 class Candidate:
     """A server: how it is started on a socket with an answer of so many bytes."""
 
-    def __init__(self, name, argv, keeps=True, env=None, script=None):
+    def __init__(self, name, argv, keeps=True, env=None, script=None, pooled=False):
         self.name, self.argv, self.keeps, self.script = name, argv, keeps, script
+        # A manager with one worker: the worker is what is measured.
+        self.pooled = pooled
         self.env = env or (lambda size: {})
 
 
@@ -60,6 +62,15 @@ class Running:
                 self.stop()
                 raise RuntimeError(f"{candidate.name} does not listen: {Path(self.log.name).read_text()[-400:].strip()}")
             time.sleep(0.01)
+        self.pid = self.popen.pid
+        while candidate.pooled and self.pid == self.popen.pid:
+            children = Path(f"/proc/{self.popen.pid}/task/{self.popen.pid}/children").read_text().split()
+            if children:
+                self.pid = int(children[0])
+            elif self.popen.poll() is not None or time.monotonic() > until:
+                self.stop()
+                raise RuntimeError(f"{candidate.name} starts no worker")
+            time.sleep(0.01)
 
     def listening(self):
         return any(line.endswith(" " + self.socket) and line.split()[3] == "00010000"
@@ -67,7 +78,7 @@ class Running:
 
     def load(self, tool, core, count, mode, post):
         """(CPU us, wall us) per request; raises when an answer was cut off or the server hung."""
-        argv = [tool, self.socket, str(self.popen.pid), str(count), mode, str(post)]
+        argv = [tool, self.socket, str(self.pid), str(count), mode, str(post)]
         if self.candidate.script:
             argv.append(str(self.candidate.script))
         done = subprocess.run(argv, capture_output=True, text=True, timeout=30,
@@ -80,7 +91,7 @@ class Running:
     def calls(self, tool, core, mode, post):
         """System calls per request, or None where strace cannot attach."""
         out = self.socket + ".calls"
-        strace = subprocess.Popen(["strace", "-c", "-U", "calls,name", "-f", "-o", out, "-p", str(self.popen.pid)],
+        strace = subprocess.Popen(["strace", "-c", "-U", "calls,name", "-f", "-o", out, "-p", str(self.pid)],
                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         os.set_blocking(strace.stderr.fileno(), False)
         until, said = time.monotonic() + 5, b""
@@ -165,6 +176,19 @@ def candidates(folder, skipped):
         subprocess.run(["/usr/bin/perl", "-MFCGI", "-e1"], check=True, capture_output=True)
         return Candidate("", lambda socket, size: ["/usr/bin/perl", HERE / "fcgi_pm_hello.pl", socket, size])
 
+    def ours_perl():
+        blib = Path(os.environ.get("FCGIGUARD_PERL_BLIB", ROOT / "target" / "check" / "perl" / "blib"))
+        if not (blib / "lib" / "FCGI" / "Guard" / "FCGI.pm").exists():
+            raise RuntimeError("not built: tests/check.sh perl")
+        return Candidate("", lambda socket, size: ["/usr/bin/perl", f"-Mblib={blib}", "-MFCGI::Guard=:fcgi", HERE / "fcgi_pm_hello.pl", socket, size])
+
+    def ours_python():
+        python = os.environ.get("FCGIGUARD_PYTHON", str(ROOT / "target" / "check" / "python" / "venv" / "bin" / "python"))
+        if not os.path.exists(python) or subprocess.run([python, "-c", "import fcgiguard.wsgi"], capture_output=True).returncode:
+            raise RuntimeError("not built: tests/check.sh python")
+        return Candidate("", lambda socket, size: [python, "-m", "fcgiguard", "--listen", socket, "--workers", "1", "--path", HERE,
+                                                   "hello_wsgi:application"], env=lambda size: {"BENCH_BYTES": size}, pooled=True)
+
     def uwsgi():
         program = need("uwsgi", "uwsgi-core, uwsgi-plugin-python3")
         return Candidate("", lambda socket, size: [
@@ -180,6 +204,8 @@ def candidates(folder, skipped):
     add("floor", lambda: c("floor.c"))
     add("ours C", lambda: c("ours_hello.c", f"-I{ROOT}/include", f"-L{RELEASE}", "-lfcgiguard", f"-Wl,-rpath,{RELEASE}"))
     add("ours Rust", rust)
+    add("ours Perl", ours_perl)
+    add("ours Python", ours_python)
     add("libfcgi", lambda: c("libfcgi_hello.c", "-lfcgi"))
     add("FCGI.pm", perl)
     add("uWSGI", uwsgi)
@@ -254,12 +280,18 @@ def goals(results):
     if ours and ours[3] is not None:
         say("4 system calls a request, new connection, 100 B", f"{ours[3]:.1f}", ours[3] < 4.5)
     kept = results.get(SCENARIOS[6][0], {})
+    for mine, its, share, what in (("ours Perl", "FCGI.pm", 0.5, "at most half of"), ("ours Python", "uWSGI", 1.0, "under")):
+        if mine in first and its in first:
+            ratio = first[mine][0] / first[its][0]
+            say(f"{mine} {what} {its}, new connection, 100 B", f"{ratio:.2f}", ratio <= share)
     if "ours C" in kept and libfcgi:
         say("kept: CPU below libfcgi's on a new connection", f"{kept['ours C'][0]:.1f} against {libfcgi[0]:.1f} us",
             kept["ours C"][0] < libfcgi[0])
 
 
 def main():
+    # Ended from outside, it still ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="a smoke run: two scenarios, small counts, no codec benches")
     parser.add_argument("--rounds", type=int, help="rounds over all servers (5; short: 2)")
@@ -298,7 +330,7 @@ def main():
         print()
         sys.stdout.flush()
         subprocess.run([str(HERE / "codec" / "run")], check=True)
-    if not results or "ours C" not in results[scenarios[0][0]]:
+    if not chosen.only and "ours C" not in results.get(scenarios[0][0], {}):
         sys.exit("ours was not measured")
 
 

@@ -207,6 +207,8 @@ def write_doc(text):
 
 
 def main():
+    # Ended from outside, it still ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description="One case per clause of the protocol, against FastCGI servers.")
     parser.add_argument("address", nargs="*", help="servers that run already")
     parser.add_argument("--servers", help="of those that it can start, these, by names separated by commas")

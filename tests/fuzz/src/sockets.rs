@@ -25,6 +25,16 @@ fn options() -> ResponderOptions {
     ResponderOptions { limits, body_timeout_ms: 2000, write_timeout_ms: 2000, ..ResponderOptions::default() }
 }
 
+/// libFuzzer's timer interrupts what std does not call again.
+fn connect(address: &SocketAddr) -> std::io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect_addr(address) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 fn listen() -> std::io::Result<(UnixListener, SocketAddr)> {
     // In the abstract name space: no file is left behind. The kernel chooses nothing here, so the name has to be new.
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
@@ -100,6 +110,7 @@ fn drain(client: &mut UnixStream, into: &mut Vec<u8>) -> Result<bool, String> {
             Ok(0) => return Ok(true),
             Ok(count) => into.extend_from_slice(&buffer[..count]),
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             // Closed with our bytes unread: a broken peer is told so.
             Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(true),
             Err(e) => return Err(e.to_string()),
@@ -155,7 +166,7 @@ fn whole(input: &[u8]) -> Result<(u64, Vec<u8>), String> {
     let mut signature = 0;
     let mut first = Vec::new();
     for (which, bytes) in [input, &clean()].into_iter().enumerate() {
-        let mut client = UnixStream::connect_addr(&address).map_err(text)?;
+        let mut client = connect(&address).map_err(text)?;
         client.write_all(bytes).map_err(text)?;
         client.shutdown(Shutdown::Write).map_err(text)?;
         client.set_nonblocking(true).map_err(text)?;
@@ -197,7 +208,7 @@ fn cut(input: &[u8]) -> Result<Vec<u8>, String> {
         }
     });
     let talk = || -> Result<Vec<u8>, String> {
-        let mut client = UnixStream::connect_addr(&address).map_err(text)?;
+        let mut client = connect(&address).map_err(text)?;
         client.set_read_timeout(Some(PATIENCE)).map_err(text)?;
         for piece in pieces(input, 6) {
             if client.write_all(piece).is_err() {

@@ -1,4 +1,5 @@
-//! The codec of fcgi-core beside the published Rust peers: same inputs, same work, interleaved, medians.
+//! The codec of fcgi-core beside the published Rust peers: same inputs, same work, interleaved; the best of nine
+//! rounds counts, since what disturbs a computation only ever makes it slower.
 //!
 //! Peers that are async run over memory under an executor that only polls, so that no socket and no runtime is measured.
 
@@ -77,7 +78,7 @@ fn answer(body: usize, record: usize) -> Vec<u8> {
 
 type Work<'a> = (&'static str, Box<dyn FnMut() -> usize + 'a>);
 
-/// Runs the works in turn, nine times over, and prints the median of each and its ratio to the first. Every work must
+/// Runs the works in turn, nine times over, and prints the best of each and its ratio to the first. Every work must
 /// return the same number: proof that they did the same.
 fn compare(title: &str, bytes: Option<usize>, goal: &str, works: &mut [Work<'_>]) {
     let mut repeats = Vec::new();
@@ -106,7 +107,7 @@ fn compare(title: &str, bytes: Option<usize>, goal: &str, works: &mut [Work<'_>]
     let mut base = 0.0;
     for (at, (name, _)) in works.iter().enumerate() {
         times[at].sort_by(f64::total_cmp);
-        let time = times[at][times[at].len() / 2];
+        let time = times[at][0];
         if at == 0 {
             base = time;
         }
@@ -169,12 +170,19 @@ fn read_answer(input: &[u8]) -> usize {
 }
 
 fn main() {
-    println!("codec, one thread, medians of nine interleaved rounds; ratios are within this run");
+    println!("codec, one thread, best of nine interleaved rounds; ratios are within this run");
     let mut stream = Vec::new();
     for (name, value) in pairs() {
         fcgi_core::params::encode_pair(name, value, &mut stream).expect("fits");
     }
-    let walk = || Pairs::new(black_box(&stream)).flatten().map(|(name, value)| name.len() + value.len()).sum();
+    let walk = || {
+        let mut total = 0;
+        for pair in Pairs::new(black_box(&stream)) {
+            let (name, value) = pair.expect("well-formed");
+            total += name.len() + value.len();
+        }
+        total
+    };
     let mut works: Vec<Work<'_>> = vec![("ours (limits checked)", Box::new(walk))];
     peers::walk(&stream, &mut works);
     compare("walk 22 pairs without copying", None, "under 60 ns", &mut works);

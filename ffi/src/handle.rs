@@ -5,7 +5,7 @@
 //! pointer that was never a handle, a second thread at the same instant) the header forbids.
 
 use crate::error::fcgiguard_error;
-use fcgi_core::sys::this;
+use fcgi_core::sys::identity::own_pid;
 use fcgi_core::{Code, Coded};
 use std::cell::UnsafeCell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -91,7 +91,7 @@ impl<T> Handle<T> {
     pub fn into_raw(value: T) -> *mut Handle<T> {
         Box::into_raw(Box::new(Handle {
             life: AtomicU32::new(ALIVE),
-            pid: this::pid(),
+            pid: own_pid(),
             inside: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             value: UnsafeCell::new(value),
@@ -148,8 +148,8 @@ impl<T> Handle<T> {
         if this.life.load(Ordering::Acquire) != ALIVE {
             return Err(Fault::new(Code::WrongState, format!("{what} was freed")));
         }
-        if same_process && this.pid != this::pid() {
-            let text = format!("{what} was made by process {}, this is {}", this.pid, this::pid());
+        if same_process && this.pid != own_pid() {
+            let text = format!("{what} was made by process {}, this is {}", this.pid, std::process::id());
             return Err(Fault::new(Code::WrongProcess, text));
         }
         if this.poisoned.load(Ordering::Acquire) {

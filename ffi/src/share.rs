@@ -28,7 +28,7 @@ pub struct Share {
 
 impl Share {
     pub fn new(worker: Arc<Worker>) -> Arc<Share> {
-        Arc::new(Share { worker, held: Mutex::default(), gates: AtomicU64::new(0), pid: this::pid() })
+        Arc::new(Share { worker, held: Mutex::default(), gates: AtomicU64::new(0), pid: own_pid() })
     }
 
     pub fn gate(self: &Arc<Share>) -> SharedGate {
@@ -152,7 +152,7 @@ impl Drop for SharedGate {
     /// responder any more takes no requests.
     fn drop(&mut self) {
         // A forked child's copy says nothing about the line.
-        if self.share.pid != this::pid() {
+        if self.share.pid != own_pid() {
             return;
         }
         let mut held = self.share.held();

@@ -1,4 +1,5 @@
-/* The floor: the least a FastCGI application can do. Reads once, sends canned bytes, closes. It parses nothing.
+/* The floor: the least a FastCGI application can do. Reads until the empty STDIN record, sends canned bytes, closes unless
+ * KEEP_CONN is set. It parses nothing else: it knows where the flag stands, and that a request ends with that record.
  * usage: floor SOCKET [BYTES] */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -8,17 +9,42 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+static char in[65536];
+
+/* One request; whether the connection stays. Less than 0: gone. */
+static int take(int fd) {
+    int keep = -1;
+    static const char last[8] = {1, 5, 0, 1};
+    char tail[8] = {0};
+    for (;;) {
+        ssize_t n = recv(fd, in, sizeof in, 0);
+        if (n <= 0) return -1;
+        if (keep < 0 && n > 10) keep = in[10] & 1;
+        if (n >= 8) {
+            memcpy(tail, in + n - 8, 8);
+        } else {
+            memmove(tail, tail + n, 8 - (size_t)n);
+            memcpy(tail + 8 - n, in, (size_t)n);
+        }
+        if (!memcmp(tail, last, 8)) return keep;
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) return 3;
-    size_t body = argc > 2 ? (size_t)atoi(argv[2]) : 100, head = 28, used = 0;
-    static char in[65536], out[70000];
-    size_t content = head + body, pad = (8 - content % 8) % 8;
-    if (content > 65000) return 3;
-    char header[8] = {1, 6, 0, 1, (char)(content >> 8), (char)content, (char)pad, 0};
-    memcpy(out, header, 8);
-    memcpy(out + 8, "Content-Type: text/plain\r\n\r\n", head);
-    memset(out + 8 + head, 'x', body);
-    used = 8 + content + pad;
+    size_t left = (size_t)(argc > 2 ? atoi(argv[2]) : 100), used = 0;
+    const char *head = "Content-Type: text/plain\r\n\r\n";
+    char *out = calloc(1, left * 2 + 4096);
+    for (int first = 1; left; first = 0) {
+        size_t lead = first ? strlen(head) : 0, body = left < 65500 - lead ? left : 65500 - lead;
+        size_t content = lead + body, pad = (8 - content % 8) % 8;
+        char header[8] = {1, 6, 0, 1, (char)(content >> 8), (char)content, (char)pad, 0};
+        memcpy(out + used, header, 8);
+        memcpy(out + used + 8, head, lead);
+        memset(out + used + 8 + lead, 'x', body);
+        used += 8 + content + pad;
+        left -= body;
+    }
     memcpy(out + used, "\1\6\0\1\0\0\0\0" "\1\3\0\1\0\10\0\0\0\0\0\0\0\0\0\0", 24);
     used += 24;
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -28,7 +54,16 @@ int main(int argc, char **argv) {
     for (;;) {
         int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0) continue;
-        if (recv(fd, in, sizeof in, 0) > 0) (void)!send(fd, out, used, MSG_NOSIGNAL);
+        int keep;
+        while ((keep = take(fd)) >= 0) {
+            size_t at = 0;
+            while (at < used) {
+                ssize_t n = send(fd, out + at, used - at, MSG_NOSIGNAL);
+                if (n <= 0) break;
+                at += (size_t)n;
+            }
+            if (!keep) break;
+        }
         close(fd);
     }
 }

@@ -1,6 +1,8 @@
-/* Sends the same request COUNT times, on new connections on one kept one, or on new ones of which sixteen wait
- * in the backlog at a time (busy), and prints what the server's process spent.
- * The request is what nginx sends for a GET (25 params). usage: load SOCKET PID COUNT [new|keep|busy] [POST_BYTES] */
+/* Sends the same request COUNT times, on new connections, on one kept one, or on new ones of which sixteen wait
+ * in the backlog at a time (busy), and prints what the server's process (all its threads) spent.
+ * The request is what nginx sends for a GET (25 params).
+ * usage: load SOCKET PID COUNT [new|keep|busy] [POST_BYTES] [SCRIPT_FILENAME] */
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,13 +22,12 @@ static void put(int type, const char *content, size_t len) {
     size += 8 + len + pad;
 }
 
+/* Of every thread, those that ended included, in nanoseconds; /proc/PID/stat counts in ticks. */
 static double cpu_us(const char *pid) {
-    char path[64], line[128] = "";
-    snprintf(path, sizeof path, "/proc/%s/schedstat", pid);
-    FILE *file = fopen(path, "r");
-    if (!file || !fgets(line, sizeof line, file)) exit(2);
-    fclose(file);
-    return atof(line) / 1000;
+    clockid_t clock;
+    struct timespec t;
+    if (clock_getcpuclockid(atoi(pid), &clock) || clock_gettime(clock, &t)) perror("clock"), exit(2);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec / 1e3;
 }
 
 static int open_to(const char *path) {
@@ -37,16 +38,17 @@ static int open_to(const char *path) {
     return fd;
 }
 
-/* One answer: up to END, by the records' lengths. */
-static void answer(int fd) {
-    size_t have = 0, at = 0;
+/* One answer: up to END, by the records' lengths. Returns the bytes of STDOUT. */
+static size_t answer(int fd) {
+    size_t have = 0, at = 0, stdout_bytes = 0;
     for (;;) {
         while (have - at >= 8) {
             unsigned char *r = (unsigned char *)in + at;
-            size_t len = 8u + (size_t)r[4] * 256 + r[5] + r[6];
+            size_t content = (size_t)r[4] * 256 + r[5], len = 8u + content + r[6];
             if (have - at < len) break;
             at += len;
-            if (r[1] == 3) return;
+            if (r[1] == 6) stdout_bytes += content;
+            if (r[1] == 3) return stdout_bytes;
         }
         ssize_t n = read(fd, in + have, sizeof in - have);
         if (n <= 0) fprintf(stderr, "cut off\n"), exit(2);
@@ -70,9 +72,10 @@ int main(int argc, char **argv) {
         {"HTTP_USER_AGENT", "Mozilla/5.0 (X11; Linux x86_64; rv:109.0) Gecko/20100101 Firefox/115.0"},
         {"HTTP_ACCEPT", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"},
         {"HTTP_ACCEPT_LANGUAGE", "en-US,en;q=0.5"}, {"HTTP_ACCEPT_ENCODING", "gzip, deflate, br"},
-        {"HTTP_CONNECTION", "keep-alive"}, {"HTTP_COOKIE", "session=0123456789abcdef0123456789abcdef"}};
-    size_t used = 0;
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        {"HTTP_CONNECTION", "keep-alive"}, {"HTTP_COOKIE", "session=0123456789abcdef0123456789abcdef"},
+        {"SCRIPT_FILENAME", argc > 6 ? argv[6] : ""}};
+    size_t used = 0, count_of = sizeof pairs / sizeof *pairs - (argc > 6 ? 0 : 1);
+    for (size_t i = 0; i < count_of; i++) {
         size_t n = strlen(pairs[i][0]), v = strlen(pairs[i][1]);
         params[used++] = (char)n, params[used++] = (char)v;
         memcpy(params + used, pairs[i][0], n), memcpy(params + used + n, pairs[i][1], v);
@@ -84,6 +87,7 @@ int main(int argc, char **argv) {
     put(5, "", 0);
 
     int fd = keep ? open_to(argv[1]) : -1;
+    size_t got = 0;
     double cpu = cpu_us(argv[2]);
     struct timespec a, b;
     clock_gettime(CLOCK_MONOTONIC, &a);
@@ -93,7 +97,7 @@ int main(int argc, char **argv) {
             fds[j] = open_to(argv[1]);
             if (send(fds[j], request, size, MSG_NOSIGNAL) != (ssize_t)size) perror("send"), exit(2);
         }
-        for (int j = 0; j < 16; j++) answer(fds[j]), close(fds[j]);
+        for (int j = 0; j < 16; j++) got = answer(fds[j]), close(fds[j]);
     }
     for (int i = 0; !busy && i < count; i++) {
         if (!keep) fd = open_to(argv[1]);
@@ -102,12 +106,12 @@ int main(int argc, char **argv) {
             if (n <= 0) perror("send"), exit(2);
             at += (size_t)n;
         }
-        answer(fd);
+        got = answer(fd);
         if (!keep) close(fd);
     }
     clock_gettime(CLOCK_MONOTONIC, &b);
     double wall = (double)(b.tv_sec - a.tv_sec) * 1e6 + (double)(b.tv_nsec - a.tv_nsec) / 1e3;
     usleep(20000);
-    printf("%8.2f us cpu %8.2f us wall per request\n", (cpu_us(argv[2]) - cpu) / count, wall / count);
+    printf("%8.2f us cpu %8.2f us wall per request, %zu bytes each\n", (cpu_us(argv[2]) - cpu) / count, wall / count, got);
     return 0;
 }

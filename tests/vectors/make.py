@@ -88,6 +88,11 @@ CL5 = pair(b"CONTENT_LENGTH", b"5")
 vector("stdin-ends-at-content-length", "responder", begin() + record(PARAMS, 1, CL5) + record(PARAMS, 1) + record(STDIN, 1, b"hello"),
        ["begin 1 responder close", "params 1" + px((b"CONTENT_LENGTH", b"5")), "stdin 1 " + b"hello".hex(), "stdin-end 1"],
        trailing=record(STDIN, 1))
+vector("more-body-than-content-length-ends-with-the-empty-record", "responder",
+       begin() + record(PARAMS, 1, CL5) + record(PARAMS, 1) + record(STDIN, 1, b"hello world") +
+       record(STDIN, 1, b"!") + record(STDIN, 1),
+       ["begin 1 responder close", "params 1" + px((b"CONTENT_LENGTH", b"5")), "stdin 1 " + b"hello world!".hex(), "stdin-end 1"],
+       trailing=NOISE)
 vector("content-length-zero-waits-for-the-empty-record", "responder",
        begin() + record(PARAMS, 1, pair(b"CONTENT_LENGTH", b"0")) + record(PARAMS, 1) + record(STDIN, 1),
        ["begin 1 responder close", "params 1" + px((b"CONTENT_LENGTH", b"0")), "stdin-end 1"], trailing=NOISE)

@@ -416,13 +416,11 @@ fn body_chunk<'a>(request: &mut Open, chunk: Chunk<'a>) -> Option<RequestEvent<'
         return None;
     }
     if is_stdin {
-        if let Some(left) = request.body_left.as_mut() {
-            *left = left.saturating_sub(chunk.bytes.len() as u64);
-            // More than announced in this record is the peer's affair: the stream then ends with its empty record.
-            request.owes_stdin_end = *left == 0 && chunk.last;
-            if *left == 0 {
-                request.body_left = None;
-            }
+        // More than announced is the peer's affair: the stream then ends with its empty record, however the bytes arrive.
+        request.body_left = request.body_left.and_then(|left| left.checked_sub(chunk.bytes.len() as u64));
+        if request.body_left == Some(0) && chunk.last {
+            request.owes_stdin_end = true;
+            request.body_left = None;
         }
         Some(RequestEvent::Stdin { id, bytes: chunk.bytes })
     } else {

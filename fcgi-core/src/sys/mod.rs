@@ -6,13 +6,13 @@
 pub mod datagram;
 pub mod epoll;
 pub mod fd;
+pub mod identity;
 pub mod net;
 pub mod netlink;
 pub mod poll;
 pub mod process;
 pub mod shm;
 pub mod signal;
-pub mod this;
 pub mod time;
 pub mod users;
 

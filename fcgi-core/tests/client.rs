@@ -267,6 +267,19 @@ fn an_answer_before_the_body_was_read_is_an_answer() {
 }
 
 #[test]
+fn a_peer_that_speaks_first_is_not_connected_to_twice() {
+    let folder = Folder::new();
+    let (address, thread) = canned(&folder, 1, |mut stream| {
+        stream.write_all(&answer(1, b"A: b\n\nearly", true)).unwrap();
+        take_request(&mut stream);
+    });
+    let mut client = client(&address, "20s");
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(get(&mut client).unwrap().0, b"A: b\n\nearly");
+    thread.join().unwrap();
+}
+
+#[test]
 fn a_connection_is_kept_only_after_a_clean_end() {
     // The application ends the request in the middle of the body, and reads on.
     let folder = Folder::new();
@@ -535,8 +548,24 @@ fn connecting_fails_with_the_probes_words() {
     assert_eq!(error.code().name(), "refused");
     assert!(error.to_string().starts_with("connect unix:"), "{error}");
     assert_eq!(connect(&Address::Fd(0)).code(), Code::InvalidAddress);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    assert_eq!(connect(&Address::Tcp { host: String::new(), port }).code().name(), "refused");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let tcp = Address::Tcp { host: String::new(), port };
+    // With a full queue the kernel drops what would open another connection.
+    fcgi_core::sys::net::listen(std::os::fd::AsFd::as_fd(&listener), 0).unwrap();
+    let mut open = Vec::new();
+    let error = loop {
+        let mut client = Client::new();
+        client.set("timeout", "300ms").unwrap();
+        match client.connect(&tcp) {
+            Ok(()) => open.push(client),
+            Err(error) => break error,
+        }
+        assert!(open.len() < 16);
+    };
+    assert_eq!(error.code().name(), "connect_timeout");
+    drop(listener);
+    assert_eq!(connect(&tcp).code().name(), "refused");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 """`fcgiguard request`: the body to standard output, the error stream to standard error, and the exit codes of its help."""
 import socket
+import struct
 import subprocess
 import threading
 from pathlib import Path
@@ -44,6 +45,35 @@ def test_the_exit_code_says_how_it_ended(fcgiguard, folder):
     assert "no_socket" in run(fcgiguard, f"{folder}/none.sock", code=2)[1]
     for wrong in (["/x", "--timeout", "soon"], ["/x", "--param", "N"], ["/x", "/y"], ["/x", "--body", f"{folder}/none"], [], ["fd:0"]):
         assert "nothing was done" in run(fcgiguard, *wrong, code=3)[1]
+
+
+def echo(connection):
+    """Sends each STDIN record back as STDOUT, at once; both have the same form."""
+    with connection, connection.makefile("rb") as stream:
+        connection.sendall(struct.pack(">BBHHBx", 1, 6, 1, 6, 0) + b"A: b\n\n")
+        while True:
+            header = stream.read(8)
+            _, kind, _, length, padding = struct.unpack(">BBHHBx", header)
+            content = stream.read(length + padding)
+            if kind == 5 and length == 0:
+                break
+            if kind == 5:
+                connection.sendall(b"\x01\x06" + header[2:] + content)
+        connection.sendall(b"\x01\x03\0\x01\0\x08\0\0" + bytes(8))
+
+
+def test_more_than_is_held_comes_back_while_the_body_is_sent(fcgiguard, folder):
+    body = Path(folder) / "body"
+    piece = bytes(range(251)) * 4000
+    with open(body, "wb") as file:
+        for _ in range(100):
+            file.write(piece)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=lambda: echo(listening.accept()[0]))
+        thread.start()
+        out, _ = run(fcgiguard, f"127.0.0.1:{listening.getsockname()[1]}", "--body", body)
+        thread.join()
+    assert out == piece * 100
 
 
 def test_an_http_server_is_a_protocol_error_with_its_offset(fcgiguard):

@@ -57,8 +57,12 @@ impl Link {
         Err(failed)
     }
 
-    /// Whether nothing has come since the last request ended: neither its end nor bytes that belong to nothing.
+    /// Whether nothing has come since the last request ended: neither its end nor bytes that belong to nothing. Of a new
+    /// connection, which is not worth another one, the answer will tell.
     pub fn is_quiet(&self) -> bool {
+        if self.requests == 0 {
+            return true;
+        }
         let mut fds = [PollFd::new(self.fd.as_raw_fd(), poll::IN)];
         matches!(poll::poll(&mut fds, 0), Ok(0))
     }

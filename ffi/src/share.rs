@@ -5,7 +5,8 @@
 
 use fcgi_core::manager::worker::Worker;
 use fcgi_core::responder::Gate;
-use fcgi_core::sys::{this, time};
+use fcgi_core::sys::identity::own_pid;
+use fcgi_core::sys::time;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -63,6 +63,7 @@ complete -c fcgiguard -n '__fish_seen_subcommand_from run' -l stop-timeout -r -d
 complete -c fcgiguard -n '__fish_seen_subcommand_from run' -l stop-signal -r -d 'Signal that asks a worker to leave that does not cooperate'
 complete -c fcgiguard -n '__fish_seen_subcommand_from run' -l drain-repeat -r -d 'How often a worker is asked again while it has not left'
 complete -c fcgiguard -n '__fish_seen_subcommand_from run' -l max-surge -r -d 'How many workers above the pools size a reload may start at a time'
+complete -c fcgiguard -n '__fish_seen_subcommand_from run' -l max-unavailable -r -d 'How many workers fewer than the pools size may serve while workers are replaced (in a reload once the first new one has proved itself) for machines without room for more'
 complete -c fcgiguard -n '__fish_seen_subcommand_from run' -l canary-time -r -d 'How long the first new worker of a reload must live after it is ready before the others follow'
 complete -c fcgiguard -n '__fish_seen_subcommand_from run' -l reload-timeout -r -d 'A reload that has not ended after so long is given up'
 complete -c fcgiguard -n '__fish_seen_subcommand_from run' -l upgrade-timeout -r -d 'The dry run of a new image of the manager must end within so long'

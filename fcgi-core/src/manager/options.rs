@@ -392,7 +392,8 @@ options! {
     stop_signal: String = "TERM", "Signal that asks a worker to leave that does not cooperate.";
     drain_repeat: Duration = "250ms", "How often a worker is asked again while it has not left.";
 
-    max_surge: u32 = "1", "How many workers above the pool's size a reload may start at a time.";
+    max_surge: u32 = "1", "How many workers above the pool's size a reload may start at a time. The first new worker is always one above.";
+    max_unavailable: u32 = "0", "How many workers fewer than the pool's size may serve while workers are replaced (in a reload once the first new one has proved itself): for machines without room for more.";
     canary_time: Duration = "0", "How long the first new worker of a reload must live after it is ready before the others follow.";
     reload_timeout: Duration = "0", "A reload that has not ended after so long is given up; 0 is never.";
 
@@ -511,8 +512,9 @@ impl PoolOptions {
         if self.sizing == Sizing::Ondemand && self.most_workers() == 0 {
             fault("max_workers", "0".into(), "an ondemand pool needs max_workers or workers", Code::InvalidOption);
         }
-        if self.max_surge == 0 {
-            fault("max_surge", "0".into(), "a reload needs room for at least 1 new worker", Code::InvalidOption);
+        if self.max_surge == 0 && self.max_unavailable == 0 {
+            let reason = "a reload needs room for at least 1 new worker: max_surge or max_unavailable";
+            fault("max_surge", "0".into(), reason, Code::ConflictingOptions);
         }
         if self.restart_factor < 1.0 {
             fault("restart_factor", self.restart_factor.to_string(), "at least 1", Code::InvalidOption);

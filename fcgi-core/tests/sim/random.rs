@@ -48,7 +48,10 @@ pub fn options(random: &mut Random) -> (PoolOptions, Vec<(&'static str, String)>
     given.push(("stop_timeout", random.one_of(&["0", "100ms", "2s", "5s", "30s"]).into()));
     given.push(("drain_repeat", random.one_of(&["10ms", "100ms", "250ms", "2s"]).into()));
     given.push(("sample_interval", random.one_of(&["100ms", "1s", "1s", "5s"]).into()));
-    given.push(("max_surge", random.one_of(&["1", "1", "2", "4"]).into()));
+    let unavailable = random.one_of(&["0", "0", "0", "1", "3"]);
+    given.push(("max_unavailable", unavailable.into()));
+    let surges: &[&str] = if unavailable == "0" { &["1", "1", "2", "4"] } else { &["0", "1", "2"] };
+    given.push(("max_surge", random.one_of(surges).into()));
     given.push(("jitter", random.one_of(&["0", "10", "90"]).into()));
     given.push(("canary_time", random.one_of(&["0", "0", "300ms", "5s"]).into()));
     given.push(("reload_timeout", random.one_of(&["0", "0", "1s", "60s"]).into()));

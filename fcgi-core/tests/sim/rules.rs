@@ -91,7 +91,8 @@ impl World {
     }
 
     fn judge_spawn(&mut self, slot: u32, generation: u32) {
-        let (now, target, surge) = (self.now, self.machine.target(), self.options.max_surge);
+        // The canary of a reload is always one above.
+        let (now, target, surge) = (self.now, self.machine.target(), self.options.max_surge.max(1));
         if self.judge.was_stopping || self.ended {
             return self.fail("starts a worker after it was stopped".into());
         }
@@ -164,6 +165,7 @@ impl World {
 
     fn judge_drain(&mut self, slot: u32) {
         let (stopping, target) = (self.machine.is_stopping(), self.machine.target());
+        let target = target.saturating_sub(self.options.max_unavailable);
         self.look_at_canary(self.machine.status().generation);
         let serving = self.processes.iter().filter(|p| p.is_serving()).count() as u32;
         let Some(process) = self.in_slot(slot) else {

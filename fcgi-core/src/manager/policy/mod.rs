@@ -636,11 +636,13 @@ impl Policy {
         let all = self.workers.iter().filter(active).count() as u32;
         let starting = self.workers.iter().filter(|w| w.phase == Phase::Starting).count() as u32;
 
-        // More: up to the target with current ones, above it by no more than the surge.
-        let surge = if current < all { self.options.max_surge } else { 0 };
+        // More: up to the target with current ones, above it by no more than the surge. A canary is always one above.
+        let unproven = self.reload.as_ref().is_some_and(|r| !r.proven);
+        let most = self.options.max_surge.max(u32::from(unproven));
+        let surge = if current < all { most } else { 0 };
         let missing = self.target.saturating_sub(current);
         let mut room = missing.min((self.target + surge).saturating_sub(all));
-        if self.reload.as_ref().is_some_and(|r| !r.proven) {
+        if unproven {
             // The canary: one new worker first, unless the pool lacks workers altogether.
             room = room.min(1u32.saturating_sub(current)).max(self.target.saturating_sub(all).min(missing));
         }
@@ -668,12 +670,13 @@ impl Policy {
             };
             let all = self.workers.iter().filter(active).count() as u32;
             // A canary replaces nobody before it has proved itself, and is not itself the one too many.
-            let unproven = self.reload.as_ref().is_some_and(|r| !r.proven);
             let too_many = |w: &Worker| {
                 let silent_canary = w.recycle == Some(deadlines::SILENT) && w.generation == generation;
                 let side = |o: &Worker| o.generation == generation;
                 let alike = |o: &Worker| !unproven || silent_canary || side(o) == side(w);
-                ready(&alike) > self.target
+                // Replacing may do with fewer for a while, where the options say so.
+                let spare = if outdated(w) && !unproven { self.options.max_unavailable } else { 0 };
+                ready(&alike) > self.target.saturating_sub(spare)
             };
             let candidate = self
                 .workers
@@ -681,7 +684,7 @@ impl Policy {
                 .enumerate()
                 .filter(|(_, w)| match w.phase {
                     // A worker that is not ready yet serves nobody: it goes at once when it is not wanted.
-                    Phase::Starting => outdated(w) || all > self.target + surge.max(self.options.max_surge),
+                    Phase::Starting => outdated(w) || all > self.target + surge.max(most),
                     Phase::Ready => too_many(w),
                     _ => false,
                 })

@@ -751,3 +751,28 @@ fn a_system_without_processes_is_asked_for_one_not_for_all() {
     }
     assert_eq!(starts, 1);
 }
+
+#[test]
+fn without_room_for_more_workers_a_reload_takes_one_away_at_a_time_after_the_canary() {
+    let mut world = World::new(&[("workers", "4"), ("max_surge", "0"), ("max_unavailable", "1")]);
+    world.all_ready();
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    let mut most = 0;
+    for _ in 0..10 {
+        let ready = world.slots(Phase::Ready).len();
+        assert!(ready >= 3, "{ready} serve");
+        most = most.max(ready + world.slots(Phase::Starting).len());
+        world.all_one_ready();
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert_eq!(most, 5, "the canary is one above, and nobody else");
+    assert!(matches!(world.finished.as_slice(), [(1, Ok(_))]), "{:?}", world.finished);
+    // A worker that is due goes before its successor is there.
+    world.spawned();
+    world.pass(5000);
+    world.policy.workers[0].recycle = Some("test");
+    world.pass(1);
+    assert_eq!((world.slots(Phase::Ready).len(), world.spawned()), (3, 1));
+}

@@ -68,6 +68,8 @@ def main():
     if not bed.BIN.exists():
         sys.exit(f"{bed.BIN} is missing: make build")
     process.adopt_orphans()
+    # Stopped from outside: what was started is ended all the same.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = [r for r in rows() if not args.row or any(w in r.__name__.replace("_", " ") for w in args.row)]
     if args.short and not args.row:
         chosen = [r for r in chosen if getattr(r, "short", False)]

@@ -190,10 +190,15 @@ def shrink_kills_requests(row, folder):
 def pool_does_not_shrink(row, folder):
     """ondemand, idle timeout 1 s: after a burst to 4 workers a trickle of 20 requests a second needs one"""
     def measure(made):
-        burst = [Background(made.request, "sleep=700", timeout=5) for _ in range(4)]
-        for b in burst:
-            b.join(6)
+        burst = []
+        for _ in range(4):
+            # One after the other: FPM makes a worker an event, and four at once get two.
+            burst.append(Background(made.request, "sleep=1500", timeout=8))
+            time.sleep(0.15)
+        time.sleep(0.3)
         top = len(made.workers())
+        for b in burst:
+            b.join(8)
         load = Load(made, "--rate", "20", seconds=7, connections=1)
         figures = load.result()
         return top, len(made.workers()), figures

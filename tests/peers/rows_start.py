@@ -49,7 +49,10 @@ def crash_at_start(row, folder):
         first = made.workers()
         home.rmdir()
         for pid in first:
-            os.kill(pid, signal.SIGKILL)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         begun = made.log().count("started") + Path(f"{folder}/fpm.error.log").read_text().count(" started")
         used = cpu([made.pid])
         time.sleep(3)

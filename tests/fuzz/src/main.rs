@@ -82,7 +82,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Inputs of the shared vectors, what earlier runs found, and for texts the option table and the address grammar.
+/// Inputs of the shared vectors, what earlier runs found (a line of hex each), and for texts the option table and the address grammar.
 fn seeds(target: &Target) -> Vec<Vec<u8>> {
     let mut seeds = vec![Vec::new()];
     if target.text {
@@ -98,11 +98,9 @@ fn seeds(target: &Target) -> Vec<Vec<u8>> {
             }
         }
     }
-    let mut files: Vec<_> = std::fs::read_dir(here().join("corpus").join(target.name))
-        .map(|folder| folder.flatten().map(|entry| entry.path()).collect())
-        .unwrap_or_default();
-    files.sort();
-    seeds.extend(files.iter().filter_map(|path| std::fs::read(path).ok()));
+    let corpus =
+        std::fs::read_to_string(here().join("corpus").join(target.name).with_extension("txt")).unwrap_or_default();
+    seeds.extend(corpus.lines().map(unhex));
     seeds
 }
 

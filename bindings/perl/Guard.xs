@@ -12,18 +12,16 @@ typedef fcgiguard_pool *FCGI__Guard__Pool;
 typedef fcgiguard_worker *FCGI__Guard__Worker;
 typedef fcgiguard_trace *FCGI__Guard__Trace;
 
+#include "responder.h"
+typedef guard_loop *FCGI__Guard__Responder;
+typedef guard_request *FCGI__Guard__Request;
+
 /* Dies with an FCGI::Guard::Error; the error handle is freed first, since croak does not come back. */
 static void throw(pTHX_ int32_t code, fcgiguard_error *error)
 {
-    const char *name = fcgiguard_code_name(code);
-    HV *fields = newHV();
-    SV *object = sv_bless(newRV_noinc((SV *)fields), gv_stashpv("FCGI::Guard::Error", GV_ADD));
-
-    (void)hv_stores(fields, "code", newSViv(code));
-    (void)hv_stores(fields, "name", newSVpv(name ? name : "unknown", 0));
-    (void)hv_stores(fields, "message", newSVpv(fcgiguard_error_message(error), 0));
+    SV *message = sv_2mortal(newSVpv(fcgiguard_error_message(error), 0));
     fcgiguard_error_free(error);
-    croak_sv(sv_2mortal(object));
+    throw_message(aTHX_ code, SvPV_nolen(message));
 }
 
 /* Runs a call that takes an error, and throws if it fails. */
@@ -493,3 +491,5 @@ trace_DESTROY(trace)
     FCGI::Guard::Trace trace
   CODE:
     fcgiguard_trace_free(trace);
+
+INCLUDE: Responder.xs

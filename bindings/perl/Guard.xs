@@ -16,6 +16,10 @@ typedef fcgiguard_trace *FCGI__Guard__Trace;
 typedef guard_loop *FCGI__Guard__Responder;
 typedef guard_request *FCGI__Guard__Request;
 
+#include "compat.h"
+typedef compat_request *FCGI;
+typedef compat_stream *FCGI__Stream;
+
 /* Dies with an FCGI::Guard::Error; the error handle is freed first, since croak does not come back. */
 static void throw(pTHX_ int32_t code, fcgiguard_error *error)
 {
@@ -493,3 +497,5 @@ trace_DESTROY(trace)
     fcgiguard_trace_free(trace);
 
 INCLUDE: Responder.xs
+
+INCLUDE: Compat.xs

@@ -19,6 +19,8 @@ typedef struct {
     STRLEN ahead_at, ahead_end;
     HV *spare;              /* a hash of params to use again */
     volatile bool leave;    /* no further request is to be accepted */
+    bool data;              /* a filter reads its second stream */
+    bool ending;            /* the interpreter ends */
     int holders;            /* Perl objects that point here */
 } guard_loop;
 
@@ -84,6 +86,7 @@ static bool is_misuse(int64_t code)
 static void loop_forget(guard_loop *loop)
 {
     loop->turn++;
+    loop->data = FALSE;
     loop->ahead_at = loop->ahead_end = 0;
     fcgiguard_request_free(loop->request);
     loop->request = NULL;
@@ -133,7 +136,7 @@ static SV *loop_outcome(pTHX_ guard_loop *loop, int64_t code)
 static void loop_drop_request(pTHX_ guard_loop *loop)
 {
     if (loop->pid == PerlProc_getpid()) {
-        (void)loop_finish(loop, PL_dirty ? (UV)STATUS_EXIT : 0);
+        (void)loop_finish(loop, PL_dirty || loop->ending ? (UV)STATUS_EXIT : 0);
     } else {
         fcgiguard_request_free(loop->request);
         loop->request = NULL;
@@ -186,12 +189,14 @@ static void put_pair(pTHX_ HV *hash, SV *name, const fcgiguard_param *param, boo
             sv_setpvn(sv, value, len);
             SvUTF8_off(sv);
             if (TAINTING_get) SvTAINTED_on(sv);
+            if (magical) SvSETMAGIC(sv);
             return;
         }
     }
     sv = newSVpvn(value, len);
     if (TAINTING_get) SvTAINTED_on(sv);
     if (!hv_store_ent(hash, name, sv, sum)) SvREFCNT_dec(sv);
+    else if (magical) SvSETMAGIC(sv);
 }
 
 /* The name as an SV with its hash sum: of the request before, if the same stands at the same place. */
@@ -266,7 +271,8 @@ static void loop_params(pTHX_ guard_loop *loop, HV *hash, bool magical, const ch
 /* Reads body bytes straight from the library: their number, 0 at the end, or a negative code. */
 static int64_t loop_read_raw(guard_loop *loop, char *into, STRLEN len)
 {
-    return fcgiguard_request_read(loop->request, (uint8_t *)into, len, loop->error);
+    return loop->data ? fcgiguard_request_read_data(loop->request, (uint8_t *)into, len, loop->error)
+                      : fcgiguard_request_read(loop->request, (uint8_t *)into, len, loop->error);
 }
 
 /* As loop_read_raw, behind what was read ahead. */

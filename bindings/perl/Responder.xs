@@ -289,7 +289,7 @@ request_DESTROY(request)
     guard_loop *loop;
   CODE:
     loop = request->loop;
-    if (request->turn == loop->turn && loop->request) loop_drop_request(aTHX_ loop);
+    if (request->turn == loop->turn && loop->request) loop_drop_request(loop);
     if (request->params) {
         if (!loop->spare && !PL_dirty) loop->spare = request->params;
         else SvREFCNT_dec(request->params);

@@ -101,7 +101,7 @@ static void compat_finish(pTHX_ compat_request *request)
     if (!request->accepted) return;
     request->accepted = FALSE;
     compat_detach(aTHX_ request);
-    if (request->loop->request) loop_drop_request(aTHX_ request->loop);
+    if (request->loop->request) loop_drop_request(request->loop);
 }
 
 /* When the interpreter ends, before objects are destroyed: what a program printed before it died goes out, and its handles
@@ -118,8 +118,36 @@ static void compat_end(pTHX_ void *unused)
 #ifdef MULTIPLICITY
         if (request->interpreter != (void *)aTHX) continue;
 #endif
-        request->loop->ending = TRUE;
         compat_finish(aTHX_ request);
+    }
+}
+
+static volatile sig_atomic_t asked_to_leave = 0;
+
+static void on_leave(int signo)
+{
+    PERL_UNUSED_VAR(signo);
+    asked_to_leave = 1;
+}
+
+static void on_pipe(int signo)
+{
+    PERL_UNUSED_VAR(signo);
+}
+
+/* TERM and USR1 let the request in hand end, and PIPE kills nobody, as programs on FCGI.pm are used to. Only where nothing
+ * was set: a handler in %SIG, before or after, is the program's. Not restarted, so that a wait ends. */
+static void take_signals(void)
+{
+    static const int numbers[] = { SIGTERM, SIGUSR1, SIGPIPE };
+    size_t at;
+    for (at = 0; at < sizeof numbers / sizeof *numbers; at++) {
+        struct sigaction now;
+        if (sigaction(numbers[at], NULL, &now) != 0 || (now.sa_flags & SA_SIGINFO) || now.sa_handler != SIG_DFL) continue;
+        Zero(&now, 1, struct sigaction);
+        sigemptyset(&now.sa_mask);
+        now.sa_handler = numbers[at] == SIGPIPE ? on_pipe : on_leave;
+        (void)sigaction(numbers[at], &now, NULL);
     }
 }
 
@@ -133,6 +161,8 @@ static int32_t compat_open(compat_request *request)
     if (!fcgiguard_responder_is_fastcgi(request->socket)) return 0;
     loop->responder = fcgiguard_responder_new();
     loop->pid = pid;
+    loop->signalled = &asked_to_leave;
+    take_signals();
     /* Descriptor 0 joins the manager that started this program. */
     return request->socket == 0 ? fcgiguard_responder_open(loop->responder, NULL, loop->error) + 1
                                 : fcgiguard_responder_attach(loop->responder, request->socket, NULL, loop->error) + 1;
@@ -147,7 +177,7 @@ static int compat_accept(pTHX_ compat_request *request)
     HV *env;
 
     compat_finish(aTHX_ request);
-    if (loop->leave) return -1;
+    if (loop->leave || asked_to_leave) return -1;
     found = compat_open(request);
     if (found == 0) {
         if (request->cgi || request->socket != 0) return -1;

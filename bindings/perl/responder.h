@@ -20,7 +20,7 @@ typedef struct {
     HV *spare;              /* a hash of params to use again */
     volatile bool leave;    /* no further request is to be accepted */
     bool data;              /* a filter reads its second stream */
-    bool ending;            /* the interpreter ends */
+    const volatile sig_atomic_t *signalled; /* set by a handler in C: as leave; or NULL */
     int holders;            /* Perl objects that point here */
 } guard_loop;
 
@@ -103,7 +103,7 @@ static int32_t loop_accept(pTHX_ guard_loop *loop, bool patient)
             PERL_ASYNC_CHECK();
             if (!patient) return 2;
         }
-        if (loop->leave) return 0;
+        if (loop->leave || (loop->signalled && *loop->signalled)) return 0;
         found = fcgiguard_responder_accept_until_signal(loop->responder, &loop->request, loop->error);
         if (found != 2) return found;
         PERL_ASYNC_CHECK();
@@ -131,12 +131,11 @@ static SV *loop_outcome(pTHX_ guard_loop *loop, int64_t code)
     return boolSV(code >= 0);
 }
 
-/* The request's object is gone before finish. In the process that has it that ends it, with the exit status if the
- * program is ending; in another process it is left alone. */
-static void loop_drop_request(pTHX_ guard_loop *loop)
+/* The request's object is gone before finish. In the process that has it that ends it; in another it is left alone. */
+static void loop_drop_request(guard_loop *loop)
 {
     if (loop->pid == PerlProc_getpid()) {
-        (void)loop_finish(loop, PL_dirty || loop->ending ? (UV)STATUS_EXIT : 0);
+        (void)loop_finish(loop, 0);
     } else {
         fcgiguard_request_free(loop->request);
         loop->request = NULL;

@@ -86,8 +86,8 @@ sub OpenSocket {
         bind($socket, $at->{addr}) or _fail(-205, 'bind_failed', "$where: bind: $!");
     }
     else {
-        my $address = eval { Socket::pack_sockaddr_un($where) };
-        _fail(-201, 'invalid_address', "$where: the path is too long for a socket") if !defined $address || length $where > 107;
+        _fail(-201, 'invalid_address', "$where: the path is too long for a socket") if length $where > 107;
+        my $address = Socket::pack_sockaddr_un($where);
         socket($socket, Socket::AF_UNIX(), Socket::SOCK_STREAM(), 0) or _fail(-205, 'bind_failed', "$where: socket: $!");
         unlink $where if -S $where;
         bind($socket, $address) or _fail(-205, 'bind_failed', "$where: bind: $!");
@@ -171,7 +171,8 @@ The environment has the params of the request and C<FCGI_ROLE> and nothing else,
 C<%ENV>, programs that are started get it too. C<$,> and C<$\> do not apply to the streams. With C<$|> of the selected
 handle each print is sent at once. Text is bytes: a string with a character above 255 goes out as UTF-8, with a warning of the
 category C<utf8> (C<use warnings FATAL =E<gt> 'utf8'> makes it die; C<use bytes> says that it is meant). C<open>, C<seek> and
-C<tell> die on a stream, C<fileno> is -1. C<warn> and C<die> print to the web server's log while STDERR is tied.
+C<tell> die on a stream, C<fileno> is -1. Where C<%SIG> has nothing for them, TERM and USR1 let the request in hand end, after which
+C<Accept> returns -1, and PIPE is harmless. C<warn> and C<die> print to the web server's log while STDERR is tied.
 
 =head1 WHAT DIFFERS
 
@@ -179,7 +180,12 @@ C<tell> die on a stream, C<fileno> is -1. C<warn> and C<die> print to the web se
 
 =item *
 
-C<$/> is obeyed: any separator, records and paragraphs.
+A handler that the program has put into C<%SIG> stays, and runs while C<Accept> waits, with any flags.
+
+=item *
+
+C<$/> is obeyed: any separator, none, records and paragraphs; in list context all lines come. (FCGI.pm 0.82 stops at an empty line
+if C<$/> is undef, and gives one line in list context.)
 
 =item *
 
@@ -193,15 +199,15 @@ and its end does not end its parent's request. C<open(my $handle, '-|')> with a 
 
 =item *
 
-A program that dies in a request ends it with its exit status as the application status.
-
-=item *
-
 C<read> returns undef, not 0, if the web server goes away before the body is complete.
 
 =item *
 
-After a C<TERM> handler that calls C<LastCall>, an C<Accept> that waits returns at once, with any flags.
+C<LastCall> in a signal handler ends an C<Accept> that waits at once, with any flags.
+
+=item *
+
+Values of params may contain any byte, also NUL.
 
 =item *
 

@@ -6,6 +6,7 @@ BOOT:
 #ifdef USE_ITHREADS
     if (!made) MUTEX_INIT(&all_requests_lock);
 #endif
+    if (!made) (void)pthread_atfork(NULL, NULL, on_fork);
     made = TRUE;
     call_atexit(compat_end, NULL);
 }
@@ -37,6 +38,7 @@ fcgi_RequestX(in, out, err, env, socket, flags)
     request->interpreter = (void *)aTHX;
 #endif
     for (at = 0; at < STREAMS; at++) {
+        request->held[at] = newSVpvs("");
         Newx(stream, 1, compat_stream);
         stream->request = request;
         stream->which = at;
@@ -70,8 +72,7 @@ void
 fcgi_Flush(request)
     FCGI request
   PPCODE:
-    if (request->accepted && request->loop->request)
-        (void)fcgiguard_request_flush(request->loop->request, request->loop->error);
+    compat_flush(request);
     XSRETURN_EMPTY;
 
 void
@@ -169,7 +170,7 @@ stream_PRINT(stream, ...)
         bytes = stream_bytes(aTHX_ ST(at), &len, "PRINT");
         done = stream_send(aTHX_ stream, loop, bytes, len);
     }
-    if (done && wants_flush(aTHX)) (void)fcgiguard_request_flush(loop->request, loop->error);
+    if (done && wants_flush(aTHX)) compat_flush(stream->request);
     RETVAL = done ? &PL_sv_yes : &PL_sv_undef;
   OUTPUT:
     RETVAL
@@ -194,7 +195,7 @@ stream_PRINTF(stream, format, ...)
         sv_vsetpvfn(text, bytes, len, NULL, items > 2 ? &ST(2) : NULL, items - 2, &tainted);
         bytes = stream_bytes(aTHX_ text, &len, "PRINTF");
         done = stream_send(aTHX_ stream, loop, bytes, len);
-        if (done && wants_flush(aTHX)) (void)fcgiguard_request_flush(loop->request, loop->error);
+        if (done && wants_flush(aTHX)) compat_flush(stream->request);
     }
     RETVAL = done ? &PL_sv_yes : &PL_sv_undef;
   OUTPUT:
@@ -221,7 +222,7 @@ stream_WRITE(stream, buffer, length = NULL, offset = 0)
         if (offset >= 0 && offset <= (IV)len && count >= 0) {
             if (count > (IV)len - offset) count = (IV)len - offset;
             if (stream_send(aTHX_ stream, loop, bytes + offset, (STRLEN)count)) {
-                if (wants_flush(aTHX)) (void)fcgiguard_request_flush(loop->request, loop->error);
+                if (wants_flush(aTHX)) compat_flush(stream->request);
                 RETVAL = newSViv(count);
             }
         }

@@ -5,6 +5,7 @@
 #include "perl.h"
 #include "XSUB.h"
 #include "fcgiguard.h"
+#include <pthread.h>
 
 typedef fcgiguard_probe *FCGI__Guard__Probe;
 typedef fcgiguard_report *FCGI__Guard__Report;

@@ -5,7 +5,7 @@ responder_new_handle()
   CODE:
     RETVAL = loop_new();
     RETVAL->responder = fcgiguard_responder_new();
-    RETVAL->pid = PerlProc_getpid();
+    RETVAL->fork = fork_count;
   OUTPUT:
     RETVAL
 
@@ -214,15 +214,26 @@ request_print(request, ...)
   PREINIT:
     guard_loop *loop;
     int at;
+    SV *text;
     int64_t done = 0;
     STRLEN len;
     const char *bytes;
   CODE:
     loop = request_check(aTHX_ request);
-    for (at = 1; at < items && done >= 0; at++) {
-        bytes = bytes_of(aTHX_ ST(at), &len);
-        done = ix == 2 ? fcgiguard_request_write_error(loop->request, (const uint8_t *)bytes, len, loop->error)
-                       : fcgiguard_request_write(loop->request, (const uint8_t *)bytes, len, loop->error);
+    if (ix == 2 && items > 2) {
+        /* One record: web servers make a log entry of each. */
+        text = sv_2mortal(newSVpvs(""));
+        for (at = 1; at < items; at++) {
+            bytes = bytes_of(aTHX_ ST(at), &len);
+            sv_catpvn_nomg(text, bytes, len);
+        }
+        done = fcgiguard_request_write_error(loop->request, (const uint8_t *)SvPVX(text), SvCUR(text), loop->error);
+    } else {
+        for (at = 1; at < items && done >= 0; at++) {
+            bytes = bytes_of(aTHX_ ST(at), &len);
+            done = ix == 2 ? fcgiguard_request_write_error(loop->request, (const uint8_t *)bytes, len, loop->error)
+                           : fcgiguard_request_write(loop->request, (const uint8_t *)bytes, len, loop->error);
+        }
     }
     RETVAL = loop_outcome(aTHX_ loop, done);
   OUTPUT:

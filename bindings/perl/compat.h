@@ -7,6 +7,8 @@
 
 enum { IN_STREAM, OUT_STREAM, ERR_STREAM, STREAMS };
 #define FAIL_ON_SIGNAL 1
+/* A web server makes a log entry of each STDERR record, so pieces are put together; and many small prints cost less so. */
+#define HELD_BYTES 8192
 
 typedef struct compat_request {
     guard_loop *loop;
@@ -14,6 +16,7 @@ typedef struct compat_request {
     SV *env;                /* a reference to a hash */
     SV *stream[STREAMS];    /* what is tied: FCGI::Stream objects */
     IO *bound[STREAMS];     /* what it is tied to, or NULL */
+    SV *held[STREAMS];      /* printed, and not yet given to the library */
     bool closed[STREAMS];
     int socket;
     IV flags;
@@ -55,7 +58,10 @@ static void compat_release(pTHX_ compat_request *request)
         }
     }
     UNLOCK_REQUESTS;
-    for (at = 0; at < STREAMS; at++) SvREFCNT_dec(request->handle[at]);
+    for (at = 0; at < STREAMS; at++) {
+        SvREFCNT_dec(request->handle[at]);
+        SvREFCNT_dec(request->held[at]);
+    }
     SvREFCNT_dec(request->env);
     loop_release(aTHX_ request->loop);
     Safefree(request);
@@ -96,9 +102,39 @@ static void compat_attach(pTHX_ compat_request *request)
     }
 }
 
+/* Gives what is held of one stream to the library. FALSE when nobody takes it. */
+static bool release_held(compat_request *request, int which)
+{
+    guard_loop *loop = request->loop;
+    SV *held = request->held[which];
+    int64_t done;
+    if (!SvCUR(held)) return TRUE;
+    done = which == ERR_STREAM
+        ? fcgiguard_request_write_error(loop->request, (const uint8_t *)SvPVX(held), SvCUR(held), loop->error)
+        : fcgiguard_request_write(loop->request, (const uint8_t *)SvPVX(held), SvCUR(held), loop->error);
+    SvCUR_set(held, 0);
+    return done >= 0;
+}
+
+/* Errors first: a web server that has all of a short answer may not look at what comes behind it. */
+static void release_all(compat_request *request)
+{
+    if (!request->loop->request || is_inherited(request->loop)) return;
+    (void)release_held(request, ERR_STREAM);
+    (void)release_held(request, OUT_STREAM);
+}
+
+static void compat_flush(compat_request *request)
+{
+    if (!request->accepted || !request->loop->request || is_inherited(request->loop)) return;
+    release_all(request);
+    (void)fcgiguard_request_flush(request->loop->request, request->loop->error);
+}
+
 static void compat_finish(pTHX_ compat_request *request)
 {
     if (!request->accepted) return;
+    release_all(request);
     request->accepted = FALSE;
     compat_detach(aTHX_ request);
     if (request->loop->request) loop_drop_request(request->loop);
@@ -155,12 +191,11 @@ static void take_signals(void)
 static int32_t compat_open(compat_request *request)
 {
     guard_loop *loop = request->loop;
-    Pid_t pid = PerlProc_getpid();
-    if (loop->responder && loop->pid == pid) return 1;
+    if (loop->responder && !is_inherited(loop)) return 1;
     loop_close(loop);
     if (!fcgiguard_responder_is_fastcgi(request->socket)) return 0;
     loop->responder = fcgiguard_responder_new();
-    loop->pid = pid;
+    loop->fork = fork_count;
     loop->signalled = &asked_to_leave;
     take_signals();
     /* Descriptor 0 joins the manager that started this program. */
@@ -190,6 +225,8 @@ static int compat_accept(pTHX_ compat_request *request)
         found = fcgiguard_request_role(loop->request);
         loop_params(aTHX_ loop, env, env == GvHV(PL_envgv), roles[found >= 1 && found <= 3 ? found : 0]);
         Zero(request->closed, STREAMS, bool);
+        SvCUR_set(request->held[OUT_STREAM], 0);
+        SvCUR_set(request->held[ERR_STREAM], 0);
         request->accepted = TRUE;
         compat_attach(aTHX_ request);
         return 0;
@@ -228,19 +265,29 @@ static const char *stream_bytes(pTHX_ SV *sv, STRLEN *len, const char *what)
     return SvPV_const(sv, *len);
 }
 
-/* Sends bytes: TRUE, or FALSE when nobody takes them. */
+/* In a forked child: to the handle below. */
+static bool print_below(pTHX_ compat_stream *stream, const char *bytes, STRLEN len)
+{
+    IO *io = stream->request->bound[stream->which];
+    PerlIO *below = io ? IoOFP(io) : NULL;
+    return below && PerlIO_write(below, bytes, len) == (SSize_t)len && PerlIO_flush(below) == 0;
+}
+
+/* Takes bytes to be sent: TRUE, or FALSE when nobody takes them. */
 static bool stream_send(pTHX_ compat_stream *stream, guard_loop *loop, const char *bytes, STRLEN len)
 {
-    int64_t done;
-    PerlIO *real;
-    IO *io;
-    if (stream->which == IN_STREAM) return FALSE;
-    done = stream->which == ERR_STREAM ? fcgiguard_request_write_error(loop->request, (const uint8_t *)bytes, len, loop->error)
-                                       : fcgiguard_request_write(loop->request, (const uint8_t *)bytes, len, loop->error);
-    if (done != WRONG_PROCESS) return done >= 0;
-    io = stream->request->bound[stream->which];
-    real = io ? IoOFP(io) : NULL;
-    return real && PerlIO_write(real, bytes, len) == (SSize_t)len && PerlIO_flush(real) == 0;
+    compat_request *request = stream->request;
+    int which = stream->which;
+    SV *held = request->held[which];
+    if (which == IN_STREAM) return FALSE;
+    if (is_inherited(loop)) return print_below(aTHX_ stream, bytes, len);
+    if (SvCUR(held) + len > HELD_BYTES && !release_held(request, which)) return FALSE;
+    if (len <= HELD_BYTES) {
+        sv_catpvn_nomg(held, bytes, len);
+        return TRUE;
+    }
+    return (which == ERR_STREAM ? fcgiguard_request_write_error(loop->request, (const uint8_t *)bytes, len, loop->error)
+                                : fcgiguard_request_write(loop->request, (const uint8_t *)bytes, len, loop->error)) >= 0;
 }
 
 /* perl's own rule: $| of the selected handle. */

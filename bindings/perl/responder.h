@@ -12,7 +12,7 @@ typedef struct {
     fcgiguard_responder *responder;
     fcgiguard_request *request; /* in hand, or NULL */
     fcgiguard_error *error;
-    Pid_t pid;              /* who made `responder` */
+    unsigned fork;          /* fork_count when `responder` was made */
     UV turn;                /* counts requests, so that an old object is told from the one in hand */
     SV *kept[KEPT_NAMES];   /* names as shared keys, by their place on the wire */
     char *ahead;            /* body bytes read but not yet taken */
@@ -23,6 +23,19 @@ typedef struct {
     const volatile sig_atomic_t *signalled; /* set by a handler in C: as leave; or NULL */
     int holders;            /* Perl objects that point here */
 } guard_loop;
+
+/* Goes up in every child of a fork, so that an inherited loop is known without a system call. */
+static volatile unsigned fork_count = 0;
+
+static void on_fork(void)
+{
+    fork_count++;
+}
+
+static bool is_inherited(const guard_loop *loop)
+{
+    return loop->fork != fork_count;
+}
 
 static guard_loop *loop_new(void)
 {
@@ -74,7 +87,7 @@ static void loop_throw(pTHX_ guard_loop *loop, int64_t code)
 }
 
 /* The table's numbers that are told apart here; they are never reused. */
-enum { INVALID_ARGUMENT = -102, WRONG_STATE = -106, WRONG_PROCESS = -107, POISONED = -108, NO_REQUEST = -701, INTERNAL = -901 };
+enum { INVALID_ARGUMENT = -102, NO_REQUEST = -701, INTERNAL = -901 };
 
 /* Whether a failed call was the program's fault and not the peer's. */
 static bool is_misuse(int64_t code)
@@ -134,7 +147,7 @@ static SV *loop_outcome(pTHX_ guard_loop *loop, int64_t code)
 /* The request's object is gone before finish. In the process that has it that ends it; in another it is left alone. */
 static void loop_drop_request(guard_loop *loop)
 {
-    if (loop->pid == PerlProc_getpid()) {
+    if (!is_inherited(loop)) {
         (void)loop_finish(loop, 0);
     } else {
         fcgiguard_request_free(loop->request);

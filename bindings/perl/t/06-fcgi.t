@@ -71,7 +71,7 @@ same('getc, eof, read', loop_of('print "\n", getc STDIN; my $n = read STDIN, my 
 same('printf, syswrite, write methods', loop_of('printf "\n%s-%03d", "a", 7; syswrite STDOUT, "abcdef", 3, 1; syswrite STDOUT, "xyz"; STDOUT->print("io"); STDOUT->printf("%x", 255)'));
 same('$, and $\\', loop_of('local ($, , $\) = ("-", "!"); print "\n", 1, 2'));
 same('undef and numbers', loop_of('no warnings; print "\n", undef, 1.5, -3, 1e3'));
-same('STDERR, warn', loop_of('print "\nok"; print STDERR "to the log\n"; warn "warned\n"'), {}, {});
+same('STDERR, warn', loop_of('print STDERR "in ", "pieces "; print STDERR "and prints\n"; print "\nok"; print STDERR "to the log\n"; warn "warned\n"'), {}, {});
 same('warn with a handler', loop_of('local $SIG{__WARN__} = sub { print "caught @_" }; print "\n"; warn "w\n"'));
 same('die in eval', loop_of('print "\n"; eval { die "oh\n" }; print $@'));
 same('text', loop_of('use utf8; my $t = "\x{263a} \x{e9}"; utf8::encode(my $e = $t); print "Content-Type: text/plain; charset=utf-8\n\n$e"; my $l = "\x{e9}"; utf8::upgrade($l); print $l'));

@@ -121,6 +121,8 @@ request_params(request)
             request->params = loop->spare;
             loop->spare = NULL;
         } else {
+            SvREFCNT_dec(loop->spare);
+            loop->spare = NULL;
             request->params = newHV();
         }
         loop_params(aTHX_ loop, request->params, FALSE, NULL);

@@ -106,6 +106,15 @@ for my $size (0, 1, 16_384, 1_048_576) {
     my $got = body_of(params => { SCRIPT_NAME => '/echo', CONTENT_LENGTH => $size }, body => $sent);
     ok defined $got && $got eq "$size\n$sent", "a body of $size bytes comes back";
 }
+{
+    # Apache sends the end of STDIN after the body, and answers 503 if it cannot.
+    my $c = start_request($path, params => { SCRIPT_NAME => '/echo', CONTENT_LENGTH => 4 }, body => undef);
+    syswrite $c, FcgiClient::record(5, 'body');
+    is read_answer($c)->{stdout}, "\n4\nbody", 'a body is complete by its length';
+    select undef, undef, undef, 0.05;
+    local $SIG{PIPE} = 'IGNORE';
+    ok defined(syswrite $c, FcgiClient::record(5, '')), 'and the end of its stream may come later' or diag $!;
+}
 is body_of(params => { SCRIPT_NAME => '/pieces' }, body => 'x' x 10_001), '10001 in 11', 'reading in pieces, at an offset';
 my $text = "\n\none\ntwo\n\n\n\nthree b";
 for (["\n", "\n|\n|one\n|two\n|\n|\n|\n|three b"], ['undef', $text], ['', "one\ntwo\n\n|three b"], [5, "\n\none|\ntwo\n|\n\n\nth|ree b"],

@@ -108,6 +108,16 @@ typedef struct fcgiguard_responder fcgiguard_responder;
 typedef struct fcgiguard_request fcgiguard_request;
 
 /*
+ A name and a value, neither NUL-terminated; both are valid until the request is over.
+ */
+typedef struct {
+  const uint8_t *name;
+  size_t name_len;
+  const uint8_t *value;
+  size_t value_len;
+} fcgiguard_param;
+
+/*
  Turns a byte stream into canonical text: the shared test vectors of every language run through it.
  */
 typedef struct fcgiguard_trace fcgiguard_trace;
@@ -710,6 +720,16 @@ int32_t fcgiguard_responder_accept(fcgiguard_responder *responder,
                                    fcgiguard_error *error);
 
 /*
+ As fcgiguard_responder_accept, but a signal that interrupts the wait ends it with 2, for hosts that run their signal handlers
+ between calls. The handler must be installed without SA_RESTART.
+
+ `responder` is valid; `request` is writable; `error` is NULL or valid.
+ */
+int32_t fcgiguard_responder_accept_until_signal(fcgiguard_responder *responder,
+                                                fcgiguard_request **request,
+                                                fcgiguard_error *error);
+
+/*
  As fcgiguard_responder_accept without waiting: 2 when there is nothing now.
 
  `responder` is valid; `request` is writable; `error` is NULL or valid.
@@ -755,6 +775,16 @@ int32_t fcgiguard_request_param_at(fcgiguard_request *request,
                                    const uint8_t **value,
                                    size_t *value_len,
                                    fcgiguard_error *error);
+
+/*
+ All params at once, in the order of the wire: fills at most `room` of them and returns how many there are.
+
+ `request` is valid; `into` is writable for `room` elements; `error` is NULL or valid.
+ */
+int64_t fcgiguard_request_params(fcgiguard_request *request,
+                                 fcgiguard_param *into,
+                                 size_t room,
+                                 fcgiguard_error *error);
 
 /*
  Reads the body (STDIN): the number of bytes, 0 at its end. Waits at most body_timeout.

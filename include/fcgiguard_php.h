@@ -15,6 +15,12 @@ typedef struct fcgiguard_probe fcgiguard_probe;
 typedef struct fcgiguard_report fcgiguard_report;
 typedef struct fcgiguard_responder fcgiguard_responder;
 typedef struct fcgiguard_request fcgiguard_request;
+typedef struct {
+  const uint8_t *name;
+  size_t name_len;
+  const uint8_t *value;
+  size_t value_len;
+} fcgiguard_param;
 typedef struct fcgiguard_trace fcgiguard_trace;
 fcgiguard_client *fcgiguard_client_new(void);
 void fcgiguard_client_free(fcgiguard_client *client);
@@ -155,6 +161,9 @@ int32_t fcgiguard_responder_fd(fcgiguard_responder *responder,
 int32_t fcgiguard_responder_accept(fcgiguard_responder *responder,
                                    fcgiguard_request **request,
                                    fcgiguard_error *error);
+int32_t fcgiguard_responder_accept_until_signal(fcgiguard_responder *responder,
+                                                fcgiguard_request **request,
+                                                fcgiguard_error *error);
 int32_t fcgiguard_responder_next(fcgiguard_responder *responder,
                                  fcgiguard_request **request,
                                  fcgiguard_error *error);
@@ -172,6 +181,10 @@ int32_t fcgiguard_request_param_at(fcgiguard_request *request,
                                    const uint8_t **value,
                                    size_t *value_len,
                                    fcgiguard_error *error);
+int64_t fcgiguard_request_params(fcgiguard_request *request,
+                                 fcgiguard_param *into,
+                                 size_t room,
+                                 fcgiguard_error *error);
 int64_t fcgiguard_request_read(fcgiguard_request *request, uint8_t *into, size_t len, fcgiguard_error *error);
 int64_t fcgiguard_request_read_data(fcgiguard_request *request,
                                     uint8_t *into,

@@ -5,6 +5,7 @@
 #include "perl.h"
 #include "XSUB.h"
 #include "fcgiguard.h"
+#include <pthread.h>
 
 typedef fcgiguard_probe *FCGI__Guard__Probe;
 typedef fcgiguard_report *FCGI__Guard__Report;
@@ -12,18 +13,20 @@ typedef fcgiguard_pool *FCGI__Guard__Pool;
 typedef fcgiguard_worker *FCGI__Guard__Worker;
 typedef fcgiguard_trace *FCGI__Guard__Trace;
 
+#include "responder.h"
+typedef guard_loop *FCGI__Guard__Responder;
+typedef guard_request *FCGI__Guard__Request;
+
+#include "compat.h"
+typedef compat_request *FCGI;
+typedef compat_stream *FCGI__Stream;
+
 /* Dies with an FCGI::Guard::Error; the error handle is freed first, since croak does not come back. */
 static void throw(pTHX_ int32_t code, fcgiguard_error *error)
 {
-    const char *name = fcgiguard_code_name(code);
-    HV *fields = newHV();
-    SV *object = sv_bless(newRV_noinc((SV *)fields), gv_stashpv("FCGI::Guard::Error", GV_ADD));
-
-    (void)hv_stores(fields, "code", newSViv(code));
-    (void)hv_stores(fields, "name", newSVpv(name ? name : "unknown", 0));
-    (void)hv_stores(fields, "message", newSVpv(fcgiguard_error_message(error), 0));
+    SV *message = sv_2mortal(newSVpv(fcgiguard_error_message(error), 0));
     fcgiguard_error_free(error);
-    croak_sv(sv_2mortal(object));
+    throw_message(aTHX_ code, SvPV_nolen(message));
 }
 
 /* Runs a call that takes an error, and throws if it fails. */
@@ -495,3 +498,7 @@ trace_DESTROY(trace)
     FCGI::Guard::Trace trace
   CODE:
     fcgiguard_trace_free(trace);
+
+INCLUDE: Responder.xs
+
+INCLUDE: Compat.xs

@@ -235,11 +235,18 @@ fn open(shared: &mut Shared) -> Result<&mut Responder, Fault> {
     shared.responder.as_mut().ok_or_else(|| Fault::new(Code::WrongState, "the responder is not open"))
 }
 
+/// How long [`take`] waits.
+enum Wait {
+    No,
+    Yes,
+    UntilSignal,
+}
+
 unsafe fn take(
     responder: *mut fcgiguard_responder,
     request: *mut *mut fcgiguard_request,
     error: *mut fcgiguard_error,
-    wait: bool,
+    wait: Wait,
 ) -> i32 {
     guard(error, || {
         if request.is_null() {
@@ -250,16 +257,15 @@ unsafe fn take(
             shared.turn += 1;
             let turn = shared.turn;
             let responder = open(&mut shared)?;
-            if wait {
-                if responder.accept()?.is_none() {
-                    return Ok((0, None));
-                }
-            } else {
-                match responder.next()? {
-                    Next::Request(_) => {}
-                    Next::Nothing(_) => return Ok((2, None)),
-                    Next::Leave => return Ok((0, None)),
-                }
+            let next = match wait {
+                Wait::No => responder.next()?,
+                Wait::Yes => responder.accept()?.map_or(Next::Leave, Next::Request),
+                Wait::UntilSignal => responder.accept_until_signal()?,
+            };
+            match next {
+                Next::Request(_) => {}
+                Next::Nothing(_) => return Ok((2, None)),
+                Next::Leave => return Ok((0, None)),
             }
             let role = responder.role().map_or(1, |role| i32::from(role as u16));
             let params = responder.params().len();
@@ -286,7 +292,22 @@ pub unsafe extern "C" fn fcgiguard_responder_accept(
     error: *mut fcgiguard_error,
 ) -> i32 {
     // SAFETY: the caller's duty.
-    unsafe { take(responder, request, error, true) }
+    unsafe { take(responder, request, error, Wait::Yes) }
+}
+
+/// As fcgiguard_responder_accept, but a signal that interrupts the wait ends it with 2, for hosts that run their signal handlers
+/// between calls. The handler must be installed without SA_RESTART.
+///
+/// # Safety
+/// `responder` is valid; `request` is writable; `error` is NULL or valid.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_responder_accept_until_signal(
+    responder: *mut fcgiguard_responder,
+    request: *mut *mut fcgiguard_request,
+    error: *mut fcgiguard_error,
+) -> i32 {
+    // SAFETY: the caller's duty.
+    unsafe { take(responder, request, error, Wait::UntilSignal) }
 }
 
 /// As fcgiguard_responder_accept without waiting: 2 when there is nothing now.
@@ -300,7 +321,7 @@ pub unsafe extern "C" fn fcgiguard_responder_next(
     error: *mut fcgiguard_error,
 ) -> i32 {
     // SAFETY: the caller's duty.
-    unsafe { take(responder, request, error, false) }
+    unsafe { take(responder, request, error, Wait::No) }
 }
 
 unsafe fn with<T>(
@@ -403,6 +424,46 @@ pub unsafe extern "C" fn fcgiguard_request_param_at(
             put(value_len, v.1, "value_len")?;
         }
         Ok(1)
+    })
+}
+
+/// A name and a value, neither NUL-terminated; both are valid until the request is over.
+#[repr(C)]
+#[allow(non_camel_case_types)]
+pub struct fcgiguard_param {
+    pub name: *const u8,
+    pub name_len: usize,
+    pub value: *const u8,
+    pub value_len: usize,
+}
+
+/// All params at once, in the order of the wire: fills at most `room` of them and returns how many there are.
+///
+/// # Safety
+/// `request` is valid; `into` is writable for `room` elements; `error` is NULL or valid.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_request_params(
+    request: *mut fcgiguard_request,
+    into: *mut fcgiguard_param,
+    room: usize,
+    error: *mut fcgiguard_error,
+) -> i64 {
+    counted(error, || {
+        if into.is_null() && room > 0 {
+            return Err(Fault::null("into"));
+        }
+        let fill = |responder: &mut Responder| {
+            let params = responder.params();
+            for (at, (n, v)) in params.iter().take(room).enumerate() {
+                let pair =
+                    fcgiguard_param { name: n.as_ptr(), name_len: n.len(), value: v.as_ptr(), value_len: v.len() };
+                // SAFETY: not NULL since room > 0, and writable for `room` elements by the caller's duty.
+                unsafe { into.add(at).write(pair) };
+            }
+            Ok(params.len())
+        };
+        // SAFETY: the caller's duty.
+        unsafe { with(request, fill) }
     })
 }
 

@@ -99,6 +99,8 @@ struct Open {
     /// Body bytes that CONTENT_LENGTH still announces: lighttpd may withhold the empty STDIN once it is met.
     body_left: Option<u64>,
     owes_stdin_end: bool,
+    /// The body has ended by its announced length; the stream's own end may still be on its way.
+    stdin_end_due: bool,
     stderr_used: bool,
     aborted: bool,
 }
@@ -175,6 +177,7 @@ impl ResponderConn {
     fn end_stdin<'a>(&mut self, at: usize) -> Option<RequestEvent<'a>> {
         let request = self.open.get_mut(at)?;
         request.owes_stdin_end = false;
+        request.stdin_end_due = true;
         request.stage = after(Stage::Stdin, request.role);
         Some(RequestEvent::StdinEnd { id: request.id })
     }
@@ -243,7 +246,12 @@ impl ResponderConn {
                 request.aborted = true;
                 Ok(Some(RequestEvent::Abort { id }))
             }
-            Effect::Abort | Effect::Ignore => Ok(None),
+            Effect::Abort | Effect::Ignore => {
+                if known == RecordType::Stdin && chunk.header.content_len == 0 {
+                    request.stdin_end_due = false;
+                }
+                Ok(None)
+            }
             Effect::Fault => Err(ProtocolError::peer(Rule::Order, chunk.at, u64::from(kind))),
             Effect::WrongSide => Err(ProtocolError::peer(Rule::TypeHere, chunk.at, u64::from(kind))),
             Effect::Again => Err(ProtocolError::peer(Rule::Duplicate, chunk.at, u64::from(id))),
@@ -280,6 +288,7 @@ impl ResponderConn {
                     params_at: chunk.at,
                     body_left: None,
                     owes_stdin_end: false,
+                    stdin_end_due: false,
                     stderr_used: false,
                     aborted: false,
                 });
@@ -376,6 +385,12 @@ impl ResponderConn {
     /// Whether the peer has said all it has to say for this request, so that nothing unread is left when we close.
     pub fn is_complete(&self, id: u16) -> bool {
         self.open.iter().find(|request| request.id == id).is_none_or(|request| request.stage == Stage::Complete)
+    }
+
+    /// Whether the end of STDIN has not come though the body is complete by its announced length. Apache sends it after the
+    /// body, and takes a connection that is closed before for a failure (503).
+    pub fn stdin_end_due(&self, id: u16) -> bool {
+        self.open.iter().any(|request| request.id == id && request.stdin_end_due)
     }
 
     /// The peer has closed. Inside a record or a request that is an error; the open requests are to be given up.

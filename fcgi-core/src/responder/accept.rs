@@ -14,7 +14,9 @@ const HEADS_MAX: usize = 256;
 const EVENTS: usize = 64;
 
 impl Responder {
-    pub(super) fn find(&mut self, wait: bool) -> Result<Found> {
+    /// `until_signal`: a signal that interrupts the wait ends it, with nothing found.
+    pub(super) fn find(&mut self, wait: bool, until_signal: bool) -> Result<Found> {
+        self.interrupted = false;
         if self.current.open {
             // What goes wrong here concerns a request that the program no longer looks at.
             let _ = self.finish();
@@ -35,6 +37,9 @@ impl Responder {
         loop {
             if self.leaving() || !self.gate.claim() {
                 return self.wind_up(wait);
+            }
+            if self.interrupted && until_signal {
+                return Ok(Found::Nothing);
             }
             if let Some(event) = self.events.pop_front() {
                 if let Looked::Request = self.on_event(event, wait)? {
@@ -72,7 +77,10 @@ impl Responder {
         let count = match self.epoll()?.wait(&mut events, timeout) {
             Ok(count) => count,
             // A signal: the caller looks whether it means to leave.
-            Err(e) if e.errno() == libc::EINTR => 0,
+            Err(e) if e.errno() == libc::EINTR => {
+                self.interrupted = true;
+                0
+            }
             Err(e) => return Err(e.into()),
         };
         for event in events.get(..count).unwrap_or_default() {
@@ -129,8 +137,12 @@ impl Responder {
             Err(e) => {
                 return match e.errno() {
                     libc::EAGAIN => Ok(None),
-                    // A signal; or a peer that is gone already, and network errors that Linux reports here (accept(2)).
-                    libc::EINTR | libc::ECONNABORTED | libc::EPROTO | libc::EPERM => Ok(Some(Looked::Done)),
+                    libc::EINTR => {
+                        self.interrupted = true;
+                        Ok(Some(Looked::Done))
+                    }
+                    // A peer that is gone already, and network errors that Linux reports here (accept(2)).
+                    libc::ECONNABORTED | libc::EPROTO | libc::EPERM => Ok(Some(Looked::Done)),
                     libc::ENETDOWN | libc::ENETUNREACH | libc::EHOSTDOWN | libc::EHOSTUNREACH | libc::ENONET => {
                         Ok(Some(Looked::Done))
                     }
@@ -192,7 +204,9 @@ impl Responder {
                 }
                 Err(e) if e.errno() == libc::EAGAIN && patient => {
                     patient = false;
-                    if !matches!(poll::poll(&mut [PollFd::new(link.fd.as_raw_fd(), poll::IN)], FIRST_BYTE_MS), Ok(1)) {
+                    let came = poll::poll(&mut [PollFd::new(link.fd.as_raw_fd(), poll::IN)], FIRST_BYTE_MS);
+                    if !matches!(came, Ok(1)) {
+                        self.interrupted |= matches!(came, Err(e) if e.errno() == libc::EINTR);
                         self.impatient = IMPATIENT;
                         self.settle(link);
                         return Looked::Done;

@@ -8,7 +8,7 @@ use super::output::HELD;
 use super::request::Request;
 use super::*;
 use crate::encode;
-use crate::record::{RecordType, MAX_PADDED_CONTENT};
+use crate::record::{RecordType, HEADER_LEN, MAX_PADDED_CONTENT};
 use std::io::IoSlice;
 
 /// From here on a piece is sent from the caller's memory: below it the copy is cheaper than another system call.
@@ -278,7 +278,8 @@ impl Responder {
         if given_up {
             self.out.clear();
         }
-        let complete = link.conn.is_complete(id);
+        let end_came = !link.conn.stdin_end_due(id) || self.stdin_end_is_next(id);
+        let complete = link.conn.is_complete(id) && end_came;
         self.current.ending = !complete;
         let protocol_status =
             if self.current.overloaded { ProtocolStatus::Overloaded } else { ProtocolStatus::RequestComplete };
@@ -340,6 +341,13 @@ impl Responder {
             }
         }
         false
+    }
+
+    /// Whether the end of STDIN stands next in the buffer: it mostly comes along with the body.
+    fn stdin_end_is_next(&self, id: u16) -> bool {
+        let [high, low] = id.to_be_bytes();
+        let rest = self.buffer.get(self.at..self.end).unwrap_or_default();
+        rest.len() >= HEADER_LEN && rest.starts_with(&[1, RecordType::Stdin as u8, high, low, 0, 0])
     }
 
     /// As [`write`](Responder::write) and [`finish`](Responder::finish), with one send less for a long piece.

@@ -128,6 +128,8 @@ pub struct Responder {
     /// A machine of a closed connection, for the next one: its memory is used again.
     spare: Option<ResponderConn>,
     leave: bool,
+    /// A signal came while we waited.
+    interrupted: bool,
     /// New connections that are not given time for their first byte.
     impatient: u32,
     said_ready: bool,
@@ -191,6 +193,7 @@ impl Responder {
             out: Output::default(),
             spare: None,
             leave: false,
+            interrupted: false,
             impatient: 0,
             said_ready: false,
             home: None,
@@ -202,9 +205,19 @@ impl Responder {
     /// Waits for the next request; None when the worker should leave. A request still in hand is finished first.
     /// An error is the system's (out of descriptors, a bad listening socket), never a peer's.
     pub fn accept(&mut self) -> Result<Option<Request<'_>>> {
-        match self.find(true)? {
+        match self.find(true, false)? {
             Found::Request => Ok(Some(Request::of(self))),
             Found::Nothing | Found::Leave => Ok(None),
+        }
+    }
+
+    /// As [`accept`](Responder::accept), but a signal that interrupts the wait ends it with `Nothing`, for hosts that run
+    /// their signal handlers between system calls: handle the signal, then call again.
+    pub fn accept_until_signal(&mut self) -> Result<Next<'_>> {
+        match self.find(true, true)? {
+            Found::Request => Ok(Next::Request(Request::of(self))),
+            Found::Nothing => Ok(Next::Nothing(0)),
+            Found::Leave => Ok(Next::Leave),
         }
     }
 
@@ -212,7 +225,7 @@ impl Responder {
     /// until it gives `Nothing`, then wait for [`fd`](Responder::fd). Reading a body may still wait.
     #[allow(clippy::should_implement_trait)] // a lending iterator cannot be one
     pub fn next(&mut self) -> Result<Next<'_>> {
-        match self.find(false)? {
+        match self.find(false, false)? {
             Found::Request => Ok(Next::Request(Request::of(self))),
             Found::Nothing => Ok(Next::Nothing(self.timeout())),
             Found::Leave => Ok(Next::Leave),

@@ -3,7 +3,7 @@ package FCGI::Guard;
 use strict;
 use warnings;
 use Carp ();
-use Exporter 'import';
+use Exporter ();
 
 our $VERSION   = '0.001000';
 our @EXPORT_OK = qw(probe);
@@ -13,6 +13,25 @@ XSLoader::load('FCGI::Guard', $VERSION);
 
 require FCGI::Guard::Error;
 require FCGI::Guard::Pool;
+require FCGI::Guard::Responder;
+
+# `:fcgi` puts the FCGI interface in place; everything else is Exporter's.
+sub import {
+    my ($class, @want) = @_;
+    my @rest = grep { $_ ne ':fcgi' } @want;
+    if (@rest < @want) {
+        require FCGI::Guard::FCGI;
+        FCGI::Guard::FCGI->install;
+        return if !@rest;
+    }
+    @_ = ($class, @rest);
+    goto &Exporter::import;
+}
+
+sub responder {
+    my ($class, %option) = @_;
+    return FCGI::Guard::Responder->new(%option);
+}
 
 sub probe {
     my ($address, %option) = @_;
@@ -49,7 +68,7 @@ sub probe {
 }
 
 # A handle belongs to one interpreter; a cloned thread must not free it twice.
-for my $package (qw(Probe Report Pool Worker Trace)) {
+for my $package (qw(Probe Report Pool Worker Trace Responder Request)) {
     no strict 'refs';
     *{"FCGI::Guard::${package}::CLONE_SKIP"} = sub { 1 };
 }
@@ -85,6 +104,16 @@ FCGI::Guard - probe FastCGI services and keep a pool of FastCGI workers alive
         $request->Finish;
     }
 
+    # An accept loop of our own
+    my $loop = FCGI::Guard->responder(listen => '/run/app.sock');
+    while (my $request = $loop->accept) {
+        $request->print("Content-Type: text/plain\r\n\r\nHello from $$\n");
+        $request->finish;
+    }
+
+    # FCGI.pm's interface, for programs that use FCGI, CGI::Fast, Plack or Catalyst
+    perl -MFCGI::Guard=:fcgi app.fcgi
+
 =head1 FUNCTIONS
 
 =head2 probe($address, %options)
@@ -103,6 +132,15 @@ C<detail>, C<line>, C<json>, C<is_alive>, and in microseconds C<elapsed_us>, C<c
 C<first_byte_us>, C<complete_us>; also C<queue_waiting>, C<queue_limit>, C<http_status>, C<app_status> (undef if not
 known).
 
+=head2 FCGI::Guard->responder(%options)
+
+An accept loop: see L<FCGI::Guard::Responder>.
+
+=head2 The import C<:fcgi>
+
+Puts the FCGI interface in place, so that C<use FCGI> and everything built on it runs on this module: see
+L<FCGI::Guard::FCGI>.
+
 =head2 library_version, error_table, option_names, check_address($address)
 
 The version of the library inside; all error codes as a list of number and name; the names of all pool options; dies
@@ -110,7 +148,7 @@ if an address does not parse.
 
 =head1 SEE ALSO
 
-L<FCGI::Guard::Pool>, L<FCGI::Guard::Error>
+L<FCGI::Guard::Pool>, L<FCGI::Guard::Responder>, L<FCGI::Guard::FCGI>, L<FCGI::Guard::Error>
 
 =head1 LICENSE
 

@@ -1,0 +1,192 @@
+package FCGI::Guard::ProcManager::Accept;
+
+# FCGI.pm's Accept between the worker's calls: the wait is ours (so TERM, a drain and the manager's death end it), the
+# line is claimed before the accept (so no request falls between accept and pm_pre_dispatch), the parsing stays its own.
+use strict;
+use warnings;
+use Errno        ();
+use POSIX        ();
+use FCGI::Guard::ProcManager::Sockets;
+
+our $VERSION = '0.001000';
+
+# How long a wait may last, in s: a signal that falls between perl's check and the wait is seen at its end. The
+# manager's own word comes on the lifeline and is never late.
+use constant NAP => 1;
+
+# How long a leaving worker looks for a request that is already under way on a kept connection, in s.
+use constant LAST_LOOK => 0.05;
+
+my ($pm, $guard, $accept, $open_socket, $lifeline);
+
+# Puts itself in front of FCGI.pm's functions. False if the program has no use for that.
+sub attach {
+    my ($manager, $its) = @_;
+    return 0 if ($manager->{cooperate} // '') eq 'none' || !eval { require FCGI; 1 };
+    ($pm, $guard) = ($manager, $its);
+    my ($sockets, $worker) = @$its{qw(sockets worker)};
+    # A responder of the library's own looks after its worker itself.
+    if (my $own = FCGI->can('_attach_worker')) {
+        return 1 if $own->($worker, $its->{pool});
+    }
+    return 1 if $accept;
+    FCGI::Guard::ProcManager::Sockets::watch_requests();
+    ($accept, $open_socket, $lifeline) = (\&FCGI::Accept, \&FCGI::OpenSocket, $worker->lifeline_fd);
+    no warnings qw(redefine prototype);
+    *FCGI::Accept     = \&next_request;
+    *FCGI::OpenSocket = \&open_socket;
+    return 1;
+}
+
+# The manager has opened it already: every worker gets the one socket.
+sub open_socket ($$) {
+    my ($path) = @_;
+    my $sockets = $guard->{sockets};
+    my $known = $sockets->program_path;
+    return ($sockets->fds)[0] if defined $known && $path eq $known && $guard->{worker_pid} == $$;
+    return &$open_socket;
+}
+
+sub next_request ($) {
+    my ($request) = @_;
+    goto &$accept if $guard->{worker_pid} != $$;
+    my $listener = FCGI::Guard::ProcManager::Sockets->socket_of($request);
+    if (!defined $listener) {
+        goto &$accept if $guard->{sockets}->has_none;
+        ($listener) = $guard->{sockets}->fds;
+    }
+    # Accept would finish the last request too, but only after the wait.
+    $request->Finish;
+    my $kept = still_kept();
+    if ($guard->{busy} || $guard->{open}) {
+        my $why = $pm->_request_done;
+        $guard->{leave} = $why if defined $why;
+    }
+    my $worker = $guard->{worker};
+    while (1) {
+        my $last = should_leave() && defined $kept;
+        return leave() if $guard->{leave} && !$last;
+        if (!wait_for(defined $kept ? $kept : $listener, $last ? LAST_LOOK : NAP)) {
+            return leave() if $last;
+            next;
+        }
+        # From here on a signal waits for the end of the request.
+        $guard->{busy} = 1;
+        my $found = $worker->wait(defined $kept ? $kept : $listener, 0);
+        if ($found != 1 && !$last) {
+            $guard->{busy} = 0;
+            next if $found == 2;
+            $guard->{leave} //= asked();
+            next;
+        }
+        my $number = defined $kept ? $kept : next_number();
+        $! = 0;
+        my $got = &$accept($request);
+        my $errno = $got < 0 && $got > -9999 ? -$got : $! + 0;
+        if ($got >= 0) {
+            $worker->pre_dispatch;
+            $guard->{open}   = 1;
+            $guard->{errors} = 0;
+            note_connection($number);
+            return $got;
+        }
+        $guard->{busy} = 0;
+        $worker->post_dispatch or $guard->{leave} //= asked();
+        # A kept connection was closed, or another worker was faster.
+        if (defined $kept) { undef $kept; next }
+        next if $errno == Errno::EAGAIN() || $errno == Errno::EINTR() || $errno == Errno::ECONNABORTED();
+        return $got if !accept_failed($errno);
+    }
+}
+
+sub should_leave {
+    return 1 if defined $guard->{leave};
+    for my $name (qw(TERM HUP INT)) {
+        $guard->{leave} //= "safe exit after SIG$name" if $pm->{SIG_RECEIVED}{$name};
+    }
+    $guard->{leave} //= asked() if $guard->{worker}->is_leaving;
+    return defined $guard->{leave};
+}
+
+sub asked { getppid() == $pm->{MANAGER_PID} ? 'safe exit after SIGTERM' : 'safe exit: manager has died' }
+
+# Accept fails, as it does when it is interrupted, and the program's loop ends in its own way. A loop that does not look at
+# the answer ends here.
+sub leave {
+    $pm->pm_exit($guard->{leave}) if $guard->{told}++ >= 2;
+    $! = Errno::EINTR();
+    return -1;
+}
+
+# True once somebody knocks. Perl's signal handlers run in here.
+sub wait_for {
+    my ($number, $seconds) = @_;
+    my $bits = '';
+    vec($bits, $number,   1) = 1;
+    vec($bits, $lifeline, 1) = 1;
+    local $guard->{waits} = 1;
+    my $found = select(my $ready = $bits, undef, undef, $seconds);
+    return 0 if $found <= 0;
+    # A nudge is read by the worker's own wait, which also knows what it means.
+    $guard->{worker}->wait($number, 0) == 0 and $guard->{leave} //= asked() if vec($ready, $lifeline, 1) && !vec($ready, $number, 1);
+    return vec($ready, $number, 1);
+}
+
+# An accept that failed for a reason of its own: counted, and told. False: hand it to the program, as FCGI.pm does.
+sub accept_failed {
+    my ($errno) = @_;
+    my $limit = $pm->{accept_errors} or return 0;
+    my $text = do { local $! = $errno; "$!" };
+    my $count = ++$guard->{errors};
+    $pm->pm_notify("accept failed ($text), $count of $limit");
+    $pm->pm_abort("$count accepts in a row failed: $text", 1) if $count >= $limit;
+    # Whatever is missing (descriptors, memory) does not come back at once.
+    wait_for($lifeline, 0.05 * $count);
+    return 1;
+}
+
+# FCGI.pm does not tell the number of its connection. The kernel gives the lowest free one.
+my ($connection, $identity);
+
+sub next_number {
+    my $number = POSIX::dup($lifeline);
+    POSIX::close($number) if defined $number;
+    return $number;
+}
+
+sub identity_of {
+    my ($number) = @_;
+    my (undef, $inode, $mode) = POSIX::fstat($number) or return;
+    return ($mode & 0170000) == 0140000 ? $inode : undef;
+}
+
+sub note_connection {
+    ($connection) = @_;
+    $identity = defined $connection ? identity_of($connection) : undef;
+    return;
+}
+
+# The connection of the last request, if it is still open after its end.
+sub still_kept {
+    return if !defined $identity;
+    my $now = identity_of($connection);
+    my $kept = defined $now && $now == $identity ? $connection : undef;
+    undef $identity;
+    return $kept;
+}
+
+1;
+
+__END__
+
+=encoding utf8
+
+=head1 NAME
+
+FCGI::Guard::ProcManager::Accept - the wait of a managed FCGI.pm worker
+
+=head1 DESCRIPTION
+
+Internal to L<FCGI::Guard::ProcManager>. In a worker it stands in front of C<FCGI::Accept> and C<FCGI::OpenSocket>.
+
+=cut

@@ -455,7 +455,17 @@ sub pm_pre_dispatch {
 sub pm_post_dispatch {
     my ($this) = self_or_default(@_);
     my $why = $this->_request_done;
-    $this->pm_exit($why) if defined $why;
+    return if !defined $why;
+    my $guard = $this->_guard;
+    if (!$guard->{foreign_loop} && $guard->{worker}) {
+        FCGI::Guard::ProcManager::Accept::last_words();
+        # A peer that keeps the connection may be writing its next request: the next accept looks, and ends the loop.
+        if (FCGI::Guard::ProcManager::Accept::is_kept()) {
+            $guard->{leave} = $why;
+            return;
+        }
+    }
+    $this->pm_exit($why);
     return;
 }
 
@@ -466,13 +476,21 @@ sub _request_done {
     my $worker = $guard->{worker};
     my $go     = $worker ? $worker->post_dispatch : 1;
     $guard->{busy} = 0;
-    my $served = delete $guard->{open};
+    my $over = $this->_count;
     for my $name (qw(TERM HUP INT)) {
         return "safe exit after SIG$name" if $this->{SIG_RECEIVED}{$name};
     }
     if ($worker && getppid() != $this->{MANAGER_PID}) { return 'safe exit: manager has died' }
     return 'safe exit after SIGTERM' if !$go;
-    return $served ? $this->_limit_reached : undef;
+    return $over;
+}
+
+# Counts the request that has ended, once; why it was this worker's last, or undef.
+sub _count {
+    my ($this) = @_;
+    my $guard = $this->_guard;
+    $guard->{over} = $this->_limit_reached if delete $guard->{open} && !defined $guard->{over};
+    return $guard->{over};
 }
 
 # Why this worker has served enough, or undef. Called once after each request, also by subclasses.

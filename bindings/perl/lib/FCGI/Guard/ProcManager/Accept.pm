@@ -6,6 +6,8 @@ use strict;
 use warnings;
 use Errno        ();
 use POSIX        ();
+use Scalar::Util ();
+use Socket       ();
 use FCGI::Guard::ProcManager::Sockets;
 
 our $VERSION = '0.001000';
@@ -17,7 +19,10 @@ use constant NAP => 1;
 # How long a leaving worker looks for a request that is already under way on a kept connection, in s.
 use constant LAST_LOOK => 0.05;
 
-my ($pm, $guard, $accept, $open_socket, $lifeline);
+my ($pm, $guard, $accept, $finish, $open_socket, $lifeline);
+
+# The connection of the request in progress or just finished: its number, its inode, and the request until it is finished.
+my ($connection, $identity, $current);
 
 # Puts itself in front of FCGI.pm's functions. False if the program has no use for that.
 sub attach {
@@ -31,9 +36,11 @@ sub attach {
     }
     return 1 if $accept;
     FCGI::Guard::ProcManager::Sockets::watch_requests();
-    ($accept, $open_socket, $lifeline) = (\&FCGI::Accept, \&FCGI::OpenSocket, $worker->lifeline_fd);
+    ($accept, $finish, $open_socket) = (\&FCGI::Accept, \&FCGI::Finish, \&FCGI::OpenSocket);
+    $lifeline = $worker->lifeline_fd;
     no warnings qw(redefine prototype);
     *FCGI::Accept     = \&next_request;
+    *FCGI::Finish     = \&finish;
     *FCGI::OpenSocket = \&open_socket;
     return 1;
 }
@@ -56,7 +63,7 @@ sub next_request ($) {
         ($listener) = $guard->{sockets}->fds;
     }
     # Accept would finish the last request too, but only after the wait.
-    $request->Finish;
+    finish($request);
     my $kept = still_kept();
     if ($guard->{busy} || $guard->{open}) {
         my $why = $pm->_request_done;
@@ -67,8 +74,9 @@ sub next_request ($) {
         my $last = should_leave() && defined $kept;
         return leave() if $guard->{leave} && !$last;
         if (!wait_for(defined $kept ? $kept : $listener, $last ? LAST_LOOK : NAP)) {
-            return leave() if $last;
-            next;
+            next if !$last;
+            # What has come in the meantime is served; a peer that writes from now on is told by the kernel.
+            return leave() if !shut_reading($kept) || !wait_for($kept, 0) || !has_bytes($kept);
         }
         # From here on a signal waits for the end of the request.
         $guard->{busy} = 1;
@@ -87,7 +95,7 @@ sub next_request ($) {
             $worker->pre_dispatch;
             $guard->{open}   = 1;
             $guard->{errors} = 0;
-            note_connection($number);
+            note_connection($number, $request);
             return $got;
         }
         $guard->{busy} = 0;
@@ -145,9 +153,19 @@ sub accept_failed {
     return 1;
 }
 
-# FCGI.pm does not tell the number of its connection. The kernel gives the lowest free one.
-my ($connection, $identity);
+# The end of a request. That of a leaving worker is told together with the end of the connection: nobody may take it for
+# one more request, and lose it.
+sub finish ($) {
+    my ($request) = @_;
+    if ($guard->{worker_pid} == $$ && is_open($request) && (should_leave() || defined $pm->_count)) {
+        last_words();
+        return;
+    }
+    note_finished($request);
+    goto &$finish;
+}
 
+# FCGI.pm does not tell the number of its connection. The kernel gives the lowest free one.
 sub next_number {
     my $number = POSIX::dup($lifeline);
     POSIX::close($number) if defined $number;
@@ -161,18 +179,74 @@ sub identity_of {
 }
 
 sub note_connection {
-    ($connection) = @_;
+    ($connection, $current) = @_;
+    Scalar::Util::weaken($current);
     $identity = defined $connection ? identity_of($connection) : undef;
     return;
 }
 
+sub note_finished { undef $current if is_open($_[0]) }
+
+# Whether this request has been accepted and not yet finished.
+sub is_open { $current && Scalar::Util::refaddr($current) == Scalar::Util::refaddr($_[0]) }
+
 # The connection of the last request, if it is still open after its end.
 sub still_kept {
-    return if !defined $identity;
-    my $now = identity_of($connection);
-    my $kept = defined $now && $now == $identity ? $connection : undef;
+    my $kept = is_kept() ? $connection : undef;
     undef $identity;
     return $kept;
+}
+
+sub is_kept {
+    return 0 if !defined $identity;
+    my $now = identity_of($connection);
+    return defined $now && $now == $identity;
+}
+
+# Finishes the request in progress as this worker's last on its connection. On a unix socket our side stops reading
+# first, so that a peer that writes at that moment gets EPIPE; on TCP the last record and the end share a segment.
+sub last_words {
+    my $request = $current or return;
+    undef $current;
+    if (!is_kept()) {
+        &$finish($request);
+        return;
+    }
+    # What is left of the body would be lost with the reading side, and FCGI.pm reads it too if it keeps the connection.
+    my ($in) = $request->GetHandles;
+    if (($request->GetEnvironment->{CONTENT_LENGTH} || 0) > 0) {
+        local $/ = \8192;
+        1 while defined readline $in;
+    }
+    my $tcp = !shut_reading($connection);
+    my $copy = copy_of($connection);
+    setsockopt $copy, Socket::IPPROTO_TCP(), Socket::TCP_CORK(), 1 if $tcp && $copy;
+    &$finish($request);
+    shutdown $copy, 1 if $copy && is_kept();
+    undef $identity;
+    return;
+}
+
+sub copy_of {
+    my ($number) = @_;
+    open my $copy, '+<&', $number or return;
+    return $copy;
+}
+
+# True on a unix socket, and done; on TCP the peer would not learn of it.
+sub shut_reading {
+    my ($number) = @_;
+    my $copy = copy_of($number) or return 0;
+    my $name = getsockname $copy;
+    return 0 if !defined $name || Socket::sockaddr_family($name) != Socket::AF_UNIX();
+    return shutdown $copy, 0;
+}
+
+sub has_bytes {
+    my ($number) = @_;
+    my $copy = copy_of($number) or return 0;
+    my $got = recv $copy, my $byte, 1, Socket::MSG_PEEK() | Socket::MSG_DONTWAIT();
+    return defined $got && length $byte;
 }
 
 1;

@@ -130,6 +130,9 @@ sub _open_pool {
     my $pool = FCGI::Guard::Pool->new(%option, log => 0);
     $pool->open;
     $sockets->opened($pool);
+    # A program with an accept of its own gets its socket back as it was.
+    $guard->{foreign_loop} = 1 if !$INC{'FCGI.pm'} || ($this->{cooperate} // '') eq 'none';
+    $sockets->set_blocking if $guard->{foreign_loop};
     $this->pm_notify($_) for $sockets->remarks;
     return $pool;
 }
@@ -274,7 +277,7 @@ sub pm_die {
             return $this->pm_abort('wait timeout') if $guard->{killed};
         }
     }
-    return $this->pm_exit("dying: $msg", $status);
+    return $this->pm_exit("dying: $msg", defined $status ? $status : ());
 }
 
 sub pm_write_pid_file {
@@ -374,7 +377,8 @@ sub _become_worker {
     $this->pm_notify('initialized');
     $this->_prepare;
     require FCGI::Guard::ProcManager::Accept;
-    FCGI::Guard::ProcManager::Accept::attach($this, $guard) or $guard->{foreign_loop} = 1;
+    if   ($guard->{foreign_loop}) { FCGI::Guard::ProcManager::Accept::listen_for_nudges($this, $guard) }
+    else                          { FCGI::Guard::ProcManager::Accept::attach($this, $guard) }
     return 1;
 }
 
@@ -489,7 +493,9 @@ sub _request_done {
 sub _count {
     my ($this) = @_;
     my $guard = $this->_guard;
-    $guard->{over} = $this->_limit_reached if delete $guard->{open} && !defined $guard->{over};
+    return $guard->{over} if !delete $guard->{open};
+    $guard->{served}++;
+    $guard->{over} = $this->_limit_reached if !defined $guard->{over};
     return $guard->{over};
 }
 
@@ -499,7 +505,7 @@ sub _limit_reached {
     my $guard = $this->_guard;
     my $max = $this->{max_requests} or return undef;    ## no critic (explicit undef: called in list context too)
     my $limit = $max - int($max * $this->_spread);
-    return ++$guard->{served} >= $limit ? "safe exit after max_requests ($guard->{served})" : undef;
+    return $guard->{served} >= $limit ? "safe exit after max_requests ($guard->{served})" : undef;
 }
 
 # This worker's part of `jitter`, 0 to 1, drawn once. Few requests are taken as they are: somebody means them.

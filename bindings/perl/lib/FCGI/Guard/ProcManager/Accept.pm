@@ -5,6 +5,7 @@ package FCGI::Guard::ProcManager::Accept;
 use strict;
 use warnings;
 use Errno        ();
+use Fcntl        ();
 use POSIX        ();
 use Scalar::Util ();
 use Socket       ();
@@ -24,17 +25,37 @@ my ($pm, $guard, $accept, $finish, $open_socket, $lifeline);
 # The connection of the request in progress or just finished: its number, its inode, and the request until it is finished.
 my ($connection, $identity, $current);
 
-# Puts itself in front of FCGI.pm's functions. False if the program has no use for that.
+# For a program with an accept of its own: the manager's word comes as SIGIO and counts as a TERM, which ends a blocking
+# accept with EINTR.
+sub listen_for_nudges {
+    my ($manager, $its) = @_;
+    my $worker = $its->{worker};
+    $worker->ready;
+    my $line = $its->{lifeline} = copy_of($worker->lifeline_fd) or return;
+    my $told;
+    $SIG{IO} = sub {
+        return if $its->{worker_pid} != $$ || $told;
+        return if !$worker->is_leaving && getppid() == $manager->{MANAGER_PID};
+        $told = 1;
+        $manager->sig_handler('TERM');
+    };
+    fcntl $line, Fcntl::F_SETOWN(), $$;
+    fcntl $line, Fcntl::F_SETFL(), fcntl($line, Fcntl::F_GETFL(), 0) | Fcntl::FASYNC();
+    # What came before.
+    kill IO => $$;
+    return;
+}
+
+# Puts itself in front of FCGI.pm's functions.
 sub attach {
     my ($manager, $its) = @_;
-    return 0 if ($manager->{cooperate} // '') eq 'none' || !eval { require FCGI; 1 };
     ($pm, $guard) = ($manager, $its);
-    my ($sockets, $worker) = @$its{qw(sockets worker)};
+    my $worker = $its->{worker};
     # A responder of the library's own looks after its worker itself.
     if (my $own = FCGI->can('_attach_worker')) {
-        return 1 if $own->($worker, $its->{pool});
+        return if $own->($worker, $its->{pool});
     }
-    return 1 if $accept;
+    return if $accept;
     FCGI::Guard::ProcManager::Sockets::watch_requests();
     ($accept, $finish, $open_socket) = (\&FCGI::Accept, \&FCGI::Finish, \&FCGI::OpenSocket);
     $lifeline = $worker->lifeline_fd;
@@ -42,7 +63,7 @@ sub attach {
     *FCGI::Accept     = \&next_request;
     *FCGI::Finish     = \&finish;
     *FCGI::OpenSocket = \&open_socket;
-    return 1;
+    return;
 }
 
 # The manager has opened it already: every worker gets the one socket.
@@ -62,6 +83,7 @@ sub next_request ($) {
         goto &$accept if $guard->{sockets}->has_none;
         ($listener) = $guard->{sockets}->fds;
     }
+    $guard->{ready}++ or $guard->{worker}->ready;
     # Accept would finish the last request too, but only after the wait.
     finish($request);
     my $kept = still_kept();

@@ -96,10 +96,12 @@ sub nobodys {
 }
 
 sub set_blocking {
-    my ($number) = @_;
-    open my $copy, '+<&', $number or return;
-    my $flags = fcntl $copy, Fcntl::F_GETFL(), 0;
-    fcntl $copy, Fcntl::F_SETFL(), $flags & ~Fcntl::O_NONBLOCK();
+    my ($self) = @_;
+    for my $number ($self->fds) {
+        open my $copy, '+<&', $number or next;
+        my $flags = fcntl $copy, Fcntl::F_GETFL(), 0;
+        fcntl $copy, Fcntl::F_SETFL(), $flags & ~Fcntl::O_NONBLOCK();
+    }
     return;
 }
 

@@ -50,6 +50,12 @@ sub new {
     open my $key, '>', "$dir/key.pl" or die $!;
     print {$key} $text;
     close $key;
+    my $files = $self->{files} || {};
+    for my $name (keys %$files) {
+        open my $file, '>', "$dir/$name" or die $!;
+        print {$file} $files->{$name};
+        close $file;
+    }
     return $self->start;
 }
 
@@ -177,6 +183,40 @@ sub load {
     return $lost + 1000 * keys %left;
 }
 
+# A real nginx in front; get() asks it. undef if there is no nginx here.
+sub nginx {
+    my ($self) = @_;
+    my ($binary) = grep { -x } map { "$_/nginx" } split(/:/, $ENV{PATH}), '/usr/sbin';
+    return if !$binary;
+    my $dir  = $self->{dir};
+    my $port = $self->{web} = do { IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1')->sockport };
+    my $upstream = $self->{port} ? "127.0.0.1:$self->{port}" : "unix:$self->{path}";
+    my $params = join ' ', map { "fastcgi_param $_;" } 'QUERY_STRING $query_string', 'REQUEST_METHOD $request_method', 'CONTENT_TYPE $content_type',
+        'CONTENT_LENGTH $content_length', 'REQUEST_URI $request_uri', 'SERVER_PROTOCOL $server_protocol', 'SERVER_NAME $server_name',
+        'SERVER_PORT $server_port', 'REMOTE_ADDR $remote_addr', 'PATH_INFO $document_uri', 'SCRIPT_NAME ""';
+    my $user = $> == 0 ? 'user root;' : '';
+    open my $out, '>', "$dir/nginx.conf" or die $!;
+    print {$out} "$user daemon off; pid $dir/nginx.pid; error_log $dir/nginx.log; events { }\n",
+        'http { access_log off; ', (map { "${_}_temp_path $dir/$_; " } qw(client_body fastcgi proxy scgi uwsgi)),
+        "upstream app { server $upstream; keepalive 4; } server { listen 127.0.0.1:$port; ",
+        "location / { $params fastcgi_pass app; fastcgi_keep_conn @{[$self->{keep} ? 'on' : 'off']}; } } }\n";
+    close $out;
+    my $pid = fork // die $!;
+    if (!$pid) { open STDERR, '>>', "$dir/nginx.log"; exec $binary, '-p', $dir, '-c', "$dir/nginx.conf" or POSIX::_exit(98) }
+    $self->{nginx} = $pid;
+    return $self->wait_for('nginx is up', sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) }, 1);
+}
+
+# Status and body of an HTTP request through nginx.
+sub get {
+    my ($self, $uri, $body) = @_;
+    my $c = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{web}, Timeout => 5) or return (0, '');
+    print {$c} defined $body ? "POST $uri HTTP/1.0\r\nContent-Length: @{[length $body]}\r\n\r\n$body" : "GET $uri HTTP/1.0\r\n\r\n";
+    my $all = do { local $/; local $SIG{ALRM} = sub { die "no answer\n" }; alarm HUNG; my $t = eval { readline $c }; alarm 0; $t // '' };
+    my ($head, $text) = split /\r\n\r\n/, $all, 2;
+    return (($head // '') =~ /^HTTP\S+ (\d+)/ ? $1 : 0, $text // '');
+}
+
 sub workers {
     my ($self) = @_;
     return split ' ', do { open my $in, '<', "/proc/$self->{pid}/task/$self->{pid}/children" or return; local $/; <$in> // '' };
@@ -205,8 +245,10 @@ sub stop { my ($self, $name) = @_; $self->signal($name || 'TERM'); return $self-
 
 sub DESTROY {
     my ($self) = @_;
-    return if $$ != $self->{owner} || defined $self->{status};
+    return if $$ != $self->{owner};
     local $?;
+    if ($self->{nginx}) { kill TERM => $self->{nginx}; waitpid $self->{nginx}, 0 }
+    return if defined $self->{status};
     kill KILL => $self->workers, $self->{pid};
     waitpid $self->{pid}, 0;
     return;

@@ -150,4 +150,18 @@ is scalar(grep { $app->title($_) eq 'perl-fcgi' } @workers), 3, 'the workers are
 is $app->stop, 0, 'TERM ends it';
 ok !grep({ $app->alive($_) } @workers), 'with all of them';
 
+# HUP and TERM close together: a start that was decided before the stop was heard becomes no second manager.
+my $hung = 0;
+for my $n (1 .. 25) {
+    $app = Managed->new(key => { n_processes => 2 });
+    $app->up;
+    $app->signal('HUP');
+    sleep 0.05 * rand;
+    $app->signal('HUP');
+    sleep 0.002 * ($n % 5);
+    $hung++ if $app->stop != 0;
+    last if $hung;
+}
+is $hung, 0, 'HUP, then TERM: it ends each time';
+
 done_testing;

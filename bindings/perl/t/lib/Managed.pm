@@ -139,11 +139,12 @@ sub answer_of {
         select(my $ready = $bits, undef, undef, 1) > 0 or next;
         sysread $c, $all, 8192, length $all or last;
     }
+    # libfcgi waits up to 2 s for its peer to close.
+    close $c;
     my $text = '';
     while (length $all >= 8) {
         my (undef, $type, undef, $length, $padding) = unpack 'CCnnC', $all;
         $text .= substr $all, 8, $length if $type == 6;
-        $self->{ended_well} = 1 if $type == 3;
         substr $all, 0, 8 + $length + $padding, '';
     }
     return $text;

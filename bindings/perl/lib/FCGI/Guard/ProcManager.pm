@@ -87,10 +87,10 @@ sub pm_manage {
     $this->_start_slowly;
 
     while (1) {
-        my $pid = $this->pm_wait;
+        $this->pm_wait;
+        $this->_obey if !$guard->{born} && !defined $guard->{ended};
         return $this->_become_worker if $guard->{born};
         return $this->pm_die($guard->{ended}, $pool->exit_code) if defined $guard->{ended};
-        $this->_obey;
     }
 }
 
@@ -270,6 +270,8 @@ sub pm_die {
             $pool->stop;
             while (!defined $guard->{ended}) {
                 $this->pm_wait;
+                # A start that was decided before the stop was heard: a worker with nothing to do, and not the dying one.
+                POSIX::_exit(0) if $guard->{born};
                 while (defined(my $name = shift @{ $guard->{signals} || [] })) {
                     $pool->quit if $name eq 'QUIT';
                 }

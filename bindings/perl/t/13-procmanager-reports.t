@@ -19,7 +19,7 @@ for my $port (undef, free_port()) {
         my $app = Managed->new(class => $class, key => { n_processes => 3 }, port => $port);
         $app->up;
         my $lost = $app->load(9000, sub { $app->signal('HUP') });
-        my $where = ($port ? 'TCP' : 'unix') . ', ' . $app->count('sending TERM to PIDs') . ' reloads, 3000 requests';
+        my $where = ($port ? 'TCP' : 'unix') . ', ' . $app->count('sending TERM to PIDs') . ' reloads, 9000 requests';
         if ($class eq $ours) { is $lost, 0, "HUP under load ($where): none lost" }
         else                 { diag "beside it, $class ($where): $lost lost" }
         my $status = $app->stop;

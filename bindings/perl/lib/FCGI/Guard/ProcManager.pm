@@ -573,3 +573,271 @@ sub pm_abort {
 }
 
 1;
+
+__END__
+
+=encoding utf8
+
+=head1 NAME
+
+FCGI::Guard::ProcManager - FCGI::ProcManager's interface on the fcgiguard manager
+
+=head1 SYNOPSIS
+
+    use CGI::Fast;
+    use FCGI::Guard::ProcManager;
+
+    my $manager = FCGI::Guard::ProcManager->new({ n_processes => 10 });
+    $manager->pm_manage;
+    while (my $cgi = CGI::Fast->new) {
+        $manager->pm_pre_dispatch;
+        ...
+        $manager->pm_post_dispatch;
+    }
+
+    plackup -s FCGI --listen /run/app.sock --nproc 5 --manager FCGI::Guard::ProcManager app.psgi
+    script/myapp_fastcgi.pl -l /run/app.sock -n 5 -M FCGI::Guard::ProcManager
+
+    # A program that names FCGI::ProcManager itself, as it is:
+    PERL5OPT=-MFCGI::Guard::ProcManager=replace script/server.pl
+
+=head1 DESCRIPTION
+
+A pre-fork manager for FastCGI programs on L<FCGI>, L<CGI::Fast>, Plack or Catalyst, with the methods, functions, keys,
+log lines and exit codes of FCGI::ProcManager 0.28. Below them works the pool of L<FCGI::Guard::Pool>: new workers are ready
+before old ones leave, a crash at start is braked, idle workers leave at once, and no request is lost when a worker leaves.
+
+A program or a subclass that runs on FCGI::ProcManager runs on this class. L</DIFFERENCES FROM FCGI::ProcManager> says what
+it may notice.
+
+=head1 THE SWITCH
+
+C<use FCGI::Guard::ProcManager 'replace'>, C<-MFCGI::Guard::ProcManager=replace>, or that in the environment variable
+C<PERL5OPT>, puts this class and its family in the place of FCGI::ProcManager and of its subclasses Constrained,
+MaxRequests, MaxSize and Dynamic. The library itself is loaded when C<pm_manage> is called, so the switch costs other
+perl programs little.
+
+=head1 THE LISTENING SOCKET
+
+The program opens it as before and passes it to C<FCGI::Request> as before; it stays the program's. C<pm_manage> looks for it in
+this order:
+
+=over
+
+=item 1.
+
+The keys C<listen> (addresses, as in the pool's option; the pool binds them) and C<fd> (a number).
+
+=item 2.
+
+The socket of an C<FCGI::Request> that was made after this module was loaded.
+
+=item 3.
+
+Descriptor 0, if it listens.
+
+=item 4.
+
+Any other descriptor that listens. With several, the lowest, and a line says so.
+
+=item 5.
+
+C<FCGI_SOCKET_PATH>, or the C<socket_path> that CGI::Fast was imported with: the manager opens it, and each worker's
+C<FCGI::OpenSocket> of that path gets the manager's socket.
+
+=item 6.
+
+None: the program opens one later, and the manager knows nothing of its queue.
+
+=back
+
+While the pool runs, the socket is non-blocking.
+
+=head1 KEYS OF new
+
+C<new> takes a hash reference (or a list). Keys that are not known are kept. Those of the original:
+
+=over
+
+=item n_processes
+
+How many workers. Without it (or 0) C<pm_manage> returns false at once and installs nothing.
+
+=item pid_fname
+
+File for the manager's process id; removed at the end.
+
+=item start_delay (0)
+
+Seconds between the first starts.
+
+=item die_timeout (60)
+
+Seconds that workers have to finish their requests; then they are killed, and the manager exits with 1. C<undef> is for ever.
+
+=item no_signals
+
+No signal handlers are installed.
+
+=item pm_title (perl-fcgi-pm)
+
+The manager's process name. A worker's is C<perl-fcgi>.
+
+=back
+
+Ours:
+
+=over
+
+=item every option of the pool
+
+C<max_requests>, C<max_memory>, C<max_lifetime>, C<request_timeout>, C<watch>, C<control>, C<sizing>, C<failure_action>
+and the others of C<fcgiguard help options>.
+
+=item preload
+
+Modules (array reference, or a string with commas) or a sub, loaded in each worker before it is ready. HUP then loads
+their new text.
+
+=item verify
+
+C<< [ Module => 'method', Other => [qw(several methods)] ] >>, or a sub that returns true. What C<require> alone does not tell: a
+class that was loaded while its file was being replaced has no C<new>.
+
+When C<preload> or C<verify> fails in the first generation, the pool ends at once with C<give_up_code> (1) and
+the reason. After a reload the failing worker just exits: the reload is given up and the old workers serve on
+(with C<< fatal_in_reload => 1 >> the pool ends then too).
+
+=item accept_errors
+
+A worker leaves (exit code 1) after so many failed accepts in a row. Without it a failure goes to the program, as FCGI.pm does it.
+
+=item fd
+
+The number of the listening socket.
+
+=item cooperate
+
+C<none>: the program does not use FCGI.pm's Accept. Assumed when FCGI is not loaded when C<pm_manage> is called. See L</LIMITS>.
+
+=back
+
+=head1 METHODS
+
+Each is a method, and a class method or exported function of a default object where marked with *. C<:all> exports these.
+
+=over
+
+=item pm_manage * ([key => value, ...])
+
+Returns 1 in each worker. Never returns in the manager.
+
+=item managing_init, handling_init
+
+Called in the manager before its loop, and in each worker before C<pm_manage> returns. For subclasses.
+
+=item sig_manager($name)
+
+Called in the manager on TERM and HUP. TERM calls C<pm_die>, HUP replaces the workers. For subclasses. INT is a TERM that does
+not come by here; QUIT, USR1, USR2, TTIN and TTOU are the pool's (option C<signals>).
+
+=item sig_handler($name)
+
+Called in a worker on TERM and HUP. It only remembers the signal, in C<{SIG_RECEIVED}>.
+
+=item pm_pre_dispatch *, pm_post_dispatch *
+
+Around a request. C<pm_post_dispatch> exits if the worker should leave: after a signal, when the manager asks or has died, when a
+limit is reached. A loop that calls neither is also protected, and leaves in its accept.
+
+=item pm_die * ($message [, $status])
+
+Ends the workers after their requests, and the manager.
+
+=item pm_wait *
+
+Runs the pool until a worker has ended; its process id, or -1 when a signal wants to be obeyed. In a new worker it returns 0.
+
+=item pm_exit *, pm_abort * ($message [, $status])
+
+Tell and exit, with 0 and with 1 if no other status is given.
+
+=item pm_notify *, pm_warn * ($message)
+
+Print C<FastCGI: ROLE (pid N): MESSAGE> to STDERR.
+
+=item pm_write_pid_file *, pm_remove_pid_file * ([$file]), pm_change_process_name * ($name), pm_received_signal *, pm_parameter * ($key [, $value])
+
+As they are called.
+
+=item n_processes, pid_fname, no_signals, die_timeout, role, start_delay, pm_title
+
+Accessors.
+
+=item fatal($why)
+
+In a worker: restarting cannot help. Ends the worker, and the pool as C<preload> does.
+
+=back
+
+C<{PIDS}> (in the manager), C<{MANAGER_PID}> and C<{SIG_RECEIVED}> are as subclasses know them.
+
+=head1 DIFFERENCES FROM FCGI::ProcManager
+
+=over
+
+=item *
+
+HUP: new workers are started first, and the old ones asked to leave one by one as these are ready. The line
+C<sending TERM to PIDs> is the same. If the new workers fail, the old ones stay. C<reload ...> lines are new.
+
+=item *
+
+Workers are asked through a pipe, not by TERM. Idle ones leave at once, also without C<FAIL_ACCEPT_ON_INTR>: their
+C<Accept> returns -1. A loop that ignores this ends at the third time.
+
+=item *
+
+When the manager dies, idle workers leave at once and busy ones after their request.
+
+=item *
+
+A worker that dies before it is ready is started again with a growing delay.
+
+=item *
+
+INT ends the pool like TERM; in the original it kills the manager only.
+
+=item *
+
+C<start_delay> is between the first starts only. Later ones are braked by need.
+
+=item *
+
+C<pm_abort> honours its status.
+
+=item *
+
+C<max_requests> is known to this class already. See L<FCGI::Guard::ProcManager::MaxRequests> for its spread.
+
+=back
+
+=head1 LIMITS
+
+The wait for a connection is ours, by standing in front of C<FCGI::Accept> and C<FCGI::Finish> in the workers; FCGI.pm itself is
+unchanged and parses. A program that accepts by other means gets the manager's word as SIGIO, which interrupts a
+blocking accept; there a request between accept and C<pm_pre_dispatch> can be lost, and a worker that has never
+called C<pm_pre_dispatch> leaves only if its loop ends on EINTR, else it is killed at C<die_timeout>. FCGI.pm has to be loaded
+before C<pm_manage>.
+
+On a connection that the web server keeps, a leaving worker ends the connection together with its last answer. A
+web server that has sent its next request already must send it again elsewhere; nginx does.
+
+Options that prepare another process (C<user>, C<chroot>, C<rlimit_nofile>...) are refused: the program does this itself.
+
+=head1 SEE ALSO
+
+L<FCGI::Guard::Pool>, L<FCGI::Guard::ProcManager::Constrained>, L<FCGI::Guard::ProcManager::MaxRequests>,
+L<FCGI::Guard::ProcManager::MaxSize>, L<FCGI::Guard::ProcManager::Dynamic>, L<FCGI::Guard::ProcManager::Replace>
+
+=cut

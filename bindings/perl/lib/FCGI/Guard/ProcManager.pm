@@ -120,6 +120,8 @@ sub _open_pool {
     require FCGI::Guard;
     require FCGI::Guard::Pool;
     require FCGI::Guard::ProcManager::Sockets;
+    # For the workers, but loaded once.
+    require FCGI::Guard::ProcManager::Accept;
     my $guard   = $this->_guard;
     my %option  = $this->_pool_options;
     my $sockets = $guard->{sockets} = FCGI::Guard::ProcManager::Sockets->find($this, delete $option{listen});
@@ -378,7 +380,6 @@ sub _become_worker {
     $this->handling_init;
     $this->pm_notify('initialized');
     $this->_prepare;
-    require FCGI::Guard::ProcManager::Accept;
     if   ($guard->{foreign_loop}) { FCGI::Guard::ProcManager::Accept::listen_for_nudges($this, $guard) }
     else                          { FCGI::Guard::ProcManager::Accept::attach($this, $guard) }
     return 1;

@@ -327,6 +327,16 @@ sub sig_sub {
     return;
 }
 
+# With SA_RESTART, so that FCGI.pm's reads and writes of a request are not cut short (a wait ends all the same); without it
+# for a program whose own accept must end.
+sub _handle {
+    my ($name, $restart) = @_;
+    my $action = POSIX::SigAction->new(\&sig_sub, POSIX::SigSet->new, $restart ? POSIX::SA_RESTART() : 0);
+    $action->safe(1);
+    POSIX::sigaction(_number_of($name), $action);
+    return;
+}
+
 sub sig_method { return \&sig_sub }
 
 sub _install_signals {
@@ -370,12 +380,12 @@ sub _become_worker {
         for my $name (qw(TERM INT HUP)) { $SIG{$name} = $SIG{$name} if $SIG{$name} }
     }
     else {
-        $SIG{$_} = \&sig_sub for qw(TERM HUP);
+        _handle($_, !$guard->{foreign_loop}) for qw(TERM HUP);
         for my $name (grep { !/^(?:TERM|HUP)$/ } @MANAGED) {
             $SIG{$name} = 'DEFAULT' if ref $SIG{$name} && $SIG{$name} == \&sig_sub;
         }
         # A Ctrl-C is sent to every process of the terminal, and a worker leaves on it as on TERM.
-        $SIG{INT} = \&sig_sub if !$SIG{INT} || $SIG{INT} eq 'DEFAULT';
+        _handle('INT', !$guard->{foreign_loop}) if !$SIG{INT} || $SIG{INT} eq 'DEFAULT';
     }
     $this->handling_init;
     $this->pm_notify('initialized');

@@ -22,6 +22,9 @@ use constant LAST_LOOK => 0.05;
 
 my ($pm, $guard, $accept, $finish, $open_socket, $lifeline);
 
+my $deferred = POSIX::SigSet->new(POSIX::SIGTERM(), POSIX::SIGHUP(), POSIX::SIGINT());
+my $before   = POSIX::SigSet->new;
+
 # The connection of the request in progress or just finished: its number, its name in /proc, and the request until it is finished.
 my ($connection, $identity, $current);
 
@@ -110,9 +113,12 @@ sub next_request ($) {
             next;
         }
         my $number = defined $kept ? $kept : next_number();
+        # libfcgi gives a connection up when a signal falls into its first look at it.
+        POSIX::sigprocmask(POSIX::SIG_BLOCK(), $deferred, $before);
         $! = 0;
         my $got = &$accept($request);
         my $errno = $got < 0 && $got > -9999 ? -$got : $! + 0;
+        POSIX::sigprocmask(POSIX::SIG_SETMASK(), $before);
         if ($got >= 0) {
             $worker->pre_dispatch;
             $guard->{open}   = 1;

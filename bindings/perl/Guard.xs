@@ -425,6 +425,14 @@ worker_fatal(worker, why)
     CALL(code, fcgiguard_worker_fatal(worker, why, error));
 
 int
+worker_lifeline_fd(worker)
+    FCGI::Guard::Worker worker
+  CODE:
+    RETVAL = fcgiguard_worker_lifeline_fd(worker);
+  OUTPUT:
+    RETVAL
+
+int
 worker_generation(worker)
     FCGI::Guard::Worker worker
   CODE:

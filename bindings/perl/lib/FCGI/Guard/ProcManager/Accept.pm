@@ -1,0 +1,295 @@
+package FCGI::Guard::ProcManager::Accept;
+
+# FCGI.pm's Accept between the worker's calls: the wait is ours (so TERM, a drain and the manager's death end it), the
+# line is claimed before the accept (so no request falls between accept and pm_pre_dispatch), the parsing stays its own.
+use strict;
+use warnings;
+use Errno        ();
+use Fcntl        ();
+use POSIX        ();
+use Scalar::Util ();
+use Socket       ();
+use FCGI::Guard::ProcManager::Sockets;
+
+our $VERSION = '0.001000';
+
+# How long a wait may last, in s: a signal that falls between perl's check and the wait is seen at its end. The
+# manager's own word comes on the lifeline and is never late.
+use constant NAP => 1;
+
+# How long a leaving worker looks for a request that is already under way on a kept connection, in s.
+use constant LAST_LOOK => 0.05;
+
+my ($pm, $guard, $accept, $finish, $open_socket, $lifeline);
+
+my $deferred = POSIX::SigSet->new(POSIX::SIGTERM(), POSIX::SIGHUP(), POSIX::SIGINT());
+my $before   = POSIX::SigSet->new;
+
+# The connection of the request in progress or just finished: its number, its name in /proc, and the request until it is finished.
+my ($connection, $identity, $current);
+
+# For a program with an accept of its own: the manager's word comes as SIGIO and counts as a TERM, which ends a blocking
+# accept with EINTR.
+sub listen_for_nudges {
+    my ($manager, $its) = @_;
+    my $worker = $its->{worker};
+    $worker->ready;
+    my $line = $its->{lifeline} = copy_of($worker->lifeline_fd) or return;
+    my $told;
+    $SIG{IO} = sub {
+        return if $its->{worker_pid} != $$ || $told;
+        return if !$worker->is_leaving && getppid() == $manager->{MANAGER_PID};
+        $told = 1;
+        $manager->sig_handler('TERM');
+    };
+    fcntl $line, Fcntl::F_SETOWN(), $$;
+    fcntl $line, Fcntl::F_SETFL(), fcntl($line, Fcntl::F_GETFL(), 0) | Fcntl::FASYNC();
+    # What came before.
+    kill IO => $$;
+    return;
+}
+
+# Puts itself in front of FCGI.pm's functions.
+sub attach {
+    my ($manager, $its) = @_;
+    ($pm, $guard) = ($manager, $its);
+    my $worker = $its->{worker};
+    # A responder of the library's own looks after its worker itself.
+    if (my $own = FCGI->can('_attach_worker')) {
+        return if $own->($worker, $its->{pool});
+    }
+    return if $accept;
+    FCGI::Guard::ProcManager::Sockets::watch_requests();
+    ($accept, $finish, $open_socket) = (\&FCGI::Accept, \&FCGI::Finish, \&FCGI::OpenSocket);
+    $lifeline = $worker->lifeline_fd;
+    no warnings qw(redefine prototype);
+    *FCGI::Accept     = \&next_request;
+    *FCGI::Finish     = \&finish;
+    *FCGI::OpenSocket = \&open_socket;
+    return;
+}
+
+# The manager has opened it already: every worker gets the one socket.
+sub open_socket ($$) {
+    my ($path) = @_;
+    my $sockets = $guard->{sockets};
+    my $known = $sockets->program_path;
+    return ($sockets->fds)[0] if defined $known && $path eq $known && $guard->{worker_pid} == $$;
+    return &$open_socket;
+}
+
+sub next_request ($) {
+    my ($request) = @_;
+    goto &$accept if $guard->{worker_pid} != $$;
+    my $listener = FCGI::Guard::ProcManager::Sockets->socket_of($request);
+    if (!defined $listener) {
+        goto &$accept if $guard->{sockets}->has_none;
+        ($listener) = $guard->{sockets}->fds;
+    }
+    $guard->{ready}++ or $guard->{worker}->ready;
+    # Accept would finish the last request too, but only after the wait.
+    finish($request);
+    my $kept = still_kept();
+    if ($guard->{busy} || $guard->{open}) {
+        my $why = $pm->_request_done;
+        $guard->{leave} = $why if defined $why;
+    }
+    my $worker = $guard->{worker};
+    while (1) {
+        my $last = should_leave() && defined $kept;
+        return leave() if $guard->{leave} && !$last;
+        if (!wait_for(defined $kept ? $kept : $listener, $last ? LAST_LOOK : NAP)) {
+            next if !$last;
+            # What has come in the meantime is served; a peer that writes from now on is told by the kernel.
+            return leave() if !shut_reading($kept) || !wait_for($kept, 0) || !has_bytes($kept);
+        }
+        # From here on a signal waits for the end of the request.
+        $guard->{busy} = 1;
+        my $found = $worker->wait(defined $kept ? $kept : $listener, 0);
+        if ($found != 1 && !$last) {
+            $guard->{busy} = 0;
+            next if $found == 2;
+            $guard->{leave} //= asked();
+            next;
+        }
+        my $number = defined $kept ? $kept : next_number();
+        # libfcgi gives a connection up when a signal falls into its first look at it.
+        POSIX::sigprocmask(POSIX::SIG_BLOCK(), $deferred, $before);
+        $! = 0;
+        my $got = &$accept($request);
+        my $errno = $got < 0 && $got > -9999 ? -$got : $! + 0;
+        POSIX::sigprocmask(POSIX::SIG_SETMASK(), $before);
+        if ($got >= 0) {
+            $worker->pre_dispatch;
+            $guard->{open}   = 1;
+            $guard->{errors} = 0;
+            note_connection($number, $request);
+            return $got;
+        }
+        $guard->{busy} = 0;
+        $worker->post_dispatch or $guard->{leave} //= asked();
+        # A kept connection was closed, or another worker was faster.
+        if (defined $kept) { undef $kept; next }
+        next if $errno == Errno::EAGAIN() || $errno == Errno::EINTR() || $errno == Errno::ECONNABORTED();
+        return $got if !accept_failed($errno);
+    }
+}
+
+sub should_leave {
+    return 1 if defined $guard->{leave};
+    for my $name (qw(TERM HUP INT)) {
+        $guard->{leave} //= "safe exit after SIG$name" if $pm->{SIG_RECEIVED}{$name};
+    }
+    $guard->{leave} //= asked() if $guard->{worker}->is_leaving;
+    return defined $guard->{leave};
+}
+
+sub asked { getppid() == $pm->{MANAGER_PID} ? 'safe exit after SIGTERM' : 'safe exit: manager has died' }
+
+# Accept fails, as it does when it is interrupted, and the program's loop ends in its own way. A loop that does not look at
+# the answer ends here.
+sub leave {
+    $pm->pm_exit($guard->{leave}) if $guard->{told}++ >= 2;
+    $! = Errno::EINTR();
+    return -1;
+}
+
+# True once somebody knocks. Perl's signal handlers run in here.
+sub wait_for {
+    my ($number, $seconds) = @_;
+    my $bits = '';
+    vec($bits, $number,   1) = 1;
+    vec($bits, $lifeline, 1) = 1;
+    local $guard->{waits} = 1;
+    my $found = select(my $ready = $bits, undef, undef, $seconds);
+    return 0 if $found <= 0;
+    # A nudge is read by the worker's own wait, which also knows what it means.
+    $guard->{worker}->wait($number, 0) == 0 and $guard->{leave} //= asked() if vec($ready, $lifeline, 1) && !vec($ready, $number, 1);
+    return vec($ready, $number, 1);
+}
+
+# An accept that failed for a reason of its own: counted, and told. False: hand it to the program, as FCGI.pm does.
+sub accept_failed {
+    my ($errno) = @_;
+    my $limit = $pm->{accept_errors} or return 0;
+    my $text = do { local $! = $errno; "$!" };
+    my $count = ++$guard->{errors};
+    $pm->pm_notify("accept failed ($text), $count of $limit");
+    $pm->pm_abort("$count accepts in a row failed: $text", 1) if $count >= $limit;
+    # Whatever is missing (descriptors, memory) does not come back at once.
+    wait_for($lifeline, 0.05 * $count);
+    return 1;
+}
+
+# The end of a request. That of a leaving worker is told together with the end of the connection: nobody may take it for
+# one more request, and lose it.
+sub finish ($) {
+    my ($request) = @_;
+    if ($guard->{worker_pid} == $$ && is_open($request) && (should_leave() || defined $pm->_count)) {
+        last_words();
+        return;
+    }
+    note_finished($request);
+    goto &$finish;
+}
+
+# FCGI.pm does not tell the number of its connection. The kernel gives the lowest free one.
+sub next_number {
+    my $number = POSIX::dup($lifeline);
+    POSIX::close($number) if defined $number;
+    return $number;
+}
+
+sub identity_of {
+    my ($number) = @_;
+    # "socket:[inode]", in one system call where fstat by number takes perl eight.
+    my $name = readlink "/proc/self/fd/$number";
+    return defined $name && $name =~ /^socket:/ ? $name : undef;
+}
+
+sub note_connection {
+    ($connection, $current) = @_;
+    Scalar::Util::weaken($current);
+    $identity = defined $connection ? identity_of($connection) : undef;
+    return;
+}
+
+sub note_finished { undef $current if is_open($_[0]) }
+
+# Whether this request has been accepted and not yet finished.
+sub is_open { $current && Scalar::Util::refaddr($current) == Scalar::Util::refaddr($_[0]) }
+
+# The connection of the last request, if it is still open after its end.
+sub still_kept {
+    my $kept = is_kept() ? $connection : undef;
+    undef $identity;
+    return $kept;
+}
+
+sub is_kept {
+    return 0 if !defined $identity;
+    my $now = identity_of($connection);
+    return defined $now && $now eq $identity;
+}
+
+# Finishes the request in progress as this worker's last on its connection. On a unix socket our side stops reading
+# first, so that a peer that writes at that moment gets EPIPE; on TCP the last record and the end share a segment.
+sub last_words {
+    my $request = $current or return;
+    undef $current;
+    if (!is_kept()) {
+        &$finish($request);
+        return;
+    }
+    # What is left of the body would be lost with the reading side, and FCGI.pm reads it too if it keeps the connection.
+    my ($in) = $request->GetHandles;
+    if (($request->GetEnvironment->{CONTENT_LENGTH} || 0) > 0) {
+        local $/ = \8192;
+        1 while defined readline $in;
+    }
+    my $tcp = !shut_reading($connection);
+    my $copy = copy_of($connection);
+    setsockopt $copy, Socket::IPPROTO_TCP(), Socket::TCP_CORK(), 1 if $tcp && $copy;
+    &$finish($request);
+    shutdown $copy, 1 if $copy && is_kept();
+    undef $identity;
+    return;
+}
+
+sub copy_of {
+    my ($number) = @_;
+    open my $copy, '+<&', $number or return;
+    return $copy;
+}
+
+# True on a unix socket, and done; on TCP the peer would not learn of it.
+sub shut_reading {
+    my ($number) = @_;
+    my $copy = copy_of($number) or return 0;
+    my $name = getsockname $copy;
+    return 0 if !defined $name || Socket::sockaddr_family($name) != Socket::AF_UNIX();
+    return shutdown $copy, 0;
+}
+
+sub has_bytes {
+    my ($number) = @_;
+    my $copy = copy_of($number) or return 0;
+    my $got = recv $copy, my $byte, 1, Socket::MSG_PEEK() | Socket::MSG_DONTWAIT();
+    return defined $got && length $byte;
+}
+
+1;
+
+__END__
+
+=encoding utf8
+
+=head1 NAME
+
+FCGI::Guard::ProcManager::Accept - the wait of a managed FCGI.pm worker
+
+=head1 DESCRIPTION
+
+Internal to L<FCGI::Guard::ProcManager>. In a worker it stands in front of C<FCGI::Accept> and C<FCGI::OpenSocket>.
+
+=cut

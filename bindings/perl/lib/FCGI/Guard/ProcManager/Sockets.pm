@@ -1,0 +1,144 @@
+package FCGI::Guard::ProcManager::Sockets;
+
+# Which socket the program serves. It is the program's own and stays where it is: the pool gets a copy, to measure the
+# queue and to let its workers wait. Only when nobody has opened one yet does the manager do it.
+use strict;
+use warnings;
+use Cwd    ();
+use Fcntl  ();
+use Socket ();
+use Scalar::Util ();
+
+our $VERSION = '0.001000';
+
+# Requests made by FCGI::Request since this module was loaded: address of the object => number of its socket.
+my %socket_of;
+
+sub find {
+    my ($class, $pm, $listen) = @_;
+    my $self = bless { addresses => [], option => {}, remarks => [] }, $class;
+    my @given = defined $listen ? ref $listen ? @$listen : split /,/, $listen : ();
+    push @given, "fd:$pm->{fd}" if defined $pm->{fd};
+    my @open = @given ? () : $class->listening;
+    if (@given) {
+        $self->{addresses} = [@given];
+    }
+    elsif (@open) {
+        my ($number) = @open;
+        $self->{addresses} = ["fd:$number"];
+        push @{ $self->{remarks} }, 'several listening sockets (' . join(' ', @open) . "), looking after $number; `fd` names another"
+            if @open > 1;
+    }
+    elsif (my $path = $ENV{FCGI_SOCKET_PATH} || $CGI::Fast::socket) {
+        # CGI::Fast opens it in each worker, where only the first would succeed.
+        $self->{program_path} = $path;
+        $self->{addresses} = [address_of($path)];
+        $self->{option}{backlog}     = $ENV{FCGI_LISTEN_QUEUE} if $ENV{FCGI_LISTEN_QUEUE};
+        $self->{option}{socket_mode} = $ENV{FCGI_SOCKET_PERM}  if $ENV{FCGI_SOCKET_PERM};
+    }
+    else {
+        # The pool needs a socket and the program has none (yet): one that nobody can find.
+        $self->{nobody} = $class->nobodys;
+        $self->{addresses} = ['fd:' . fileno $self->{nobody}];
+    }
+    return $self;
+}
+
+sub addresses    { $_[0]{addresses} }
+sub option       { $_[0]{option} }
+sub remarks      { @{ $_[0]{remarks} } }
+sub has_none     { defined $_[0]{nobody} }
+sub program_path { $_[0]{program_path} }
+
+# What FCGI::OpenSocket takes (path, :port, host:port) as an address of the pool.
+sub address_of {
+    my ($path) = @_;
+    return $path if $path =~ /:\d+\z/;
+    return 'unix:' . ($path =~ m{^/} ? $path : Cwd::getcwd() . "/$path");
+}
+
+# The pool has opened what was asked for; note the numbers.
+sub opened {
+    my ($self, $pool) = @_;
+    my @fds;
+    while ((my $fd = $pool->listener(scalar @fds)) >= 0) { push @fds, $fd }
+    $self->{fds} = \@fds;
+    return;
+}
+
+sub fds { @{ $_[0]{fds} || [] } }
+
+# The sockets of FCGI::Request objects if any were seen, else every listening descriptor of this process, lowest first.
+sub listening {
+    my ($class) = @_;
+    my %seen;
+    my @known = grep { is_listening($_) && !$seen{$_}++ } sort { $a <=> $b } values %socket_of;
+    return @known if @known;
+    return (0) if is_listening(0);
+    opendir my $dir, '/proc/self/fd' or return grep { is_listening($_) } 3 .. 255;
+    return grep { is_listening($_) } sort { $a <=> $b } grep { /^\d+$/ } readdir $dir;
+}
+
+sub is_listening {
+    my ($number) = @_;
+    # A copy, since closing the handle closes what it was made from.
+    open my $copy, '+<&', $number or return 0;
+    my $answer = getsockopt $copy, Socket::SOL_SOCKET(), Socket::SO_ACCEPTCONN();
+    return defined $answer && unpack('i', $answer) ? 1 : 0;
+}
+
+sub nobodys {
+    # Bound to an empty name: the kernel chooses an abstract one.
+    socket(my $socket, Socket::AF_UNIX(), Socket::SOCK_STREAM(), 0) or die "socket: $!\n";
+    bind($socket, pack 'S', Socket::AF_UNIX()) or die "bind: $!\n";
+    listen($socket, 1) or die "listen: $!\n";
+    return $socket;
+}
+
+sub set_blocking {
+    my ($self) = @_;
+    for my $number ($self->fds) {
+        open my $copy, '+<&', $number or next;
+        my $flags = fcntl $copy, Fcntl::F_GETFL(), 0;
+        fcntl $copy, Fcntl::F_SETFL(), $flags & ~Fcntl::O_NONBLOCK();
+    }
+    return;
+}
+
+# The socket of an FCGI::Request object; undef if it was made before this module was loaded.
+sub socket_of { $socket_of{ Scalar::Util::refaddr($_[1]) } }
+
+# Notes the socket of each request object that is made from now on. Harmless before FCGI.pm is loaded.
+my $watching;
+
+sub watch_requests {
+    return if $watching || !defined &FCGI::Request;
+    $watching = 1;
+    my $made = \&FCGI::Request;
+    no warnings qw(redefine prototype once);
+    *FCGI::Request = sub (;***$*$) {
+        my $request = &$made;
+        # FCGI.pm has put the number in the place of a handle.
+        $socket_of{ Scalar::Util::refaddr($request) } = defined $_[4] ? $_[4] : 0 if ref $request;
+        return $request;
+    };
+    return;
+}
+
+watch_requests();
+
+1;
+
+__END__
+
+=encoding utf8
+
+=head1 NAME
+
+FCGI::Guard::ProcManager::Sockets - which socket a managed program serves
+
+=head1 DESCRIPTION
+
+Internal to L<FCGI::Guard::ProcManager>; its page says how the socket is found.
+
+=cut

@@ -1,0 +1,97 @@
+use strict;
+use warnings;
+use lib 't/lib';
+use Test::More;
+use Managed;
+use Time::HiRes qw(sleep time);
+
+# What sites had to write by hand: preload checks, exit codes, a limit of failed accepts, a brake, a failure window.
+sub module { my ($app, $text) = @_; open my $out, '>', "$app->{dir}/App.pm" or die $!; print {$out} $text; close $out; return }
+
+my $with_lib = "use lib '.';\n$Managed::LOOP";
+
+# A preload that fails ends the pool at once and says why.
+my $app = Managed->new(program => $with_lib, key => { preload => ['App'], give_up_code => 78 });
+is $app->wait_end >> 8, 78, 'a preload that fails ends the pool with its code';
+like $app->log_text, qr/fatal: preload failed: Can't locate App\.pm/, 'says why';
+cmp_ok $app->count('\) started'), '<=', 3, 'and is not tried again and again';
+
+# `require` succeeds, the method is missing: the race of the outage.
+$app = Managed->new(program => "BEGIN { mkdir 'x'; open my \$o, '>', 'App.pm'; print \$o 'package App; 1;' }\n$with_lib",
+    key => { verify => [App => 'new'] });
+is $app->wait_end >> 8, 1, 'a method that is missing after require';
+like $app->log_text, qr/fatal: verify failed: App has no method 'new'/;
+
+# It is there: the pool serves. Then a bad deploy: the reload fails, nothing is lost, and a good one heals.
+$app = Managed->new(program => "BEGIN { if (!-e 'App.pm') { open my \$o, '>', 'App.pm'; print \$o 'package App; sub new { } 1;' } }\n$with_lib",
+    key => { verify => [App => [qw(new can)]] });
+$app->up;
+my @old = sort $app->workers;
+module($app, 'package App; 1;');
+$app->signal('HUP');
+$app->wait_for('a reload onto bad code is given up', sub { $app->log_text =~ /reload given up.*serves on/ });
+ok $app->ask, 'the old workers serve on';
+is_deeply [sort $app->workers], \@old, 'the same';
+module($app, 'package App; sub new { 2 } 1;');
+$app->signal('HUP');
+$app->wait_for('a reload onto good code', sub { $app->log_text =~ /reload done/ });
+ok $app->ask;
+is $app->stop, 0;
+
+# Code references.
+$app = Managed->new(key_text => q[{ verify => sub { die "no database\n" } }]);
+is $app->wait_end >> 8, 1, 'a check of the program';
+like $app->log_text, qr/verify failed: no database/;
+$app = Managed->new(key_text => q[{ verify => sub { 1 }, preload => sub { print STDERR "preloaded in $$\n" } }]);
+$app->up;
+like $app->log_text, qr/preloaded in \d+/;
+is $app->stop, 0;
+
+# A worker that says it itself, after pm_manage.
+(my $fatal = $Managed::LOOP) =~ s/(\$pm->pm_manage;)/$1 \$pm->fatal('licence expired');/;
+$app = Managed->new(program => $fatal);
+is $app->wait_end >> 8, 1, 'fatal from the worker';
+like $app->log_text, qr/licence expired/;
+
+# Exit codes that are fatal.
+(my $leaves = $Managed::LOOP) =~ s/(\$pm->pm_manage;)/$1 exit 71;/;
+$app = Managed->new(program => $leaves, key => { fatal_codes => '70,71' });
+is $app->wait_end >> 8, 71, 'fatal_codes';
+
+# Crash at start: braked, the manager stays and does not spin.
+(my $crash = $Managed::LOOP) =~ s/(\$pm->pm_manage;)/$1 exit 3 if !-e 'good';/;
+$app = Managed->new(program => $crash, key => { n_processes => 2 });
+sleep 3;
+my $starts = $app->count('\) started');
+cmp_ok $starts, '<', 40, "a crash at start is braked ($starts starts in 3 s)";
+cmp_ok $starts, '>', 1, 'and tried again';
+open my $good, '>', "$app->{dir}/good";
+$app->wait_for('heals by itself', sub { -S $app->{path} && $app->workers == 2 && $app->ask });
+is $app->stop, 0;
+
+# Ten failures in the window (the outside watcher of 10 in 90 s, scaled): the chosen action.
+(my $dies = $Managed::LOOP) =~ s/(\$pm->pm_pre_dispatch;)/$1 kill KILL => \$\$ if (\$ENV{QUERY_STRING} || '') eq 'die';/;
+$app = Managed->new(program => $dies, key => { max_failures => 10, failure_window => '9s', failure_action => 'exit', give_up_code => 9 });
+$app->up;
+$app->ask("die") for 1 .. 9;
+ok $app->alive($app->{pid}), 'nine failures are borne';
+$app->up;
+$app->ask('die') for 1 .. 3;
+is $app->wait_end >> 8, 9, 'ten end the pool with the code that was asked for';
+like $app->log_text, qr/10 failures within 9000 ms/;
+$app = Managed->new(program => $dies, key => { max_failures => 10, failure_window => '9s', failure_action => 'restart', failure_grace => '3s' });
+$app->up;
+for (1 .. 14) { $app->ask('die') }
+$app->wait_for('... or replace all workers', sub { $app->log_text =~ /all workers are replaced/ });
+ok $app->ask, 'and it serves';
+is $app->stop, 0;
+
+# Accept fails for want of descriptors: so many times in a row, then the worker leaves.
+(my $full = $Managed::LOOP) =~ s/(\$pm->pm_manage;)/$1 if (!-e 'enough') { require POSIX; { open my \$e, '>', 'enough' } my \$n = 0; 1 while defined(my \$fd = POSIX::dup(2)) && \$n++ < 100_000 }/;
+$app = Managed->new(program => $full, nofile => 40, key => { n_processes => 1, accept_errors => 5 });
+$app->wait_for('a worker that cannot accept leaves, its successor serves', sub { -S $app->{path} && $app->ask });
+like $app->log_text, qr/accept failed \(Too many open files\), 5 of 5/;
+like $app->log_text, qr/5 accepts in a row failed: Too many open files/;
+is $app->stop, 0;
+
+done_testing;

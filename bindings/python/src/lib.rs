@@ -12,8 +12,10 @@ use fcgi_core::{Code, Coded};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::sync::Arc;
 
 mod errors;
+mod responder;
 
 use errors::raise;
 
@@ -169,7 +171,7 @@ impl Pool {
     /// In a new worker, once: its link to the manager.
     fn worker(&mut self, py: Python<'_>) -> PyResult<Worker> {
         match self.worker.take() {
-            Some(worker) => Ok(Worker(worker)),
+            Some(worker) => Ok(Worker(Arc::new(worker))),
             None => Err(raise(py, Code::WrongState, "this process is not a new worker of the pool")),
         }
     }
@@ -177,14 +179,16 @@ impl Pool {
 
 /// A worker's link to its manager.
 #[pyclass(unsendable, module = "fcgiguard._fcgiguard")]
-struct Worker(CoreWorker);
+struct Worker(Arc<CoreWorker>);
 
 #[pymethods]
 impl Worker {
     /// Of this process, if a manager started it in exec mode.
     #[staticmethod]
     fn from_environment(py: Python<'_>) -> PyResult<Option<Worker>> {
-        CoreWorker::from_environment().map(|w| w.map(Worker)).map_err(|e| raise(py, e.code(), &e.to_string()))
+        CoreWorker::from_environment()
+            .map(|w| w.map(|w| Worker(Arc::new(w))))
+            .map_err(|e| raise(py, e.code(), &e.to_string()))
     }
 
     fn ready(&self) {
@@ -292,6 +296,11 @@ fn _fcgiguard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Trace>()?;
     module.add_class::<Pool>()?;
     module.add_class::<Worker>()?;
+    module.add_class::<responder::Responder>()?;
+    module.add_class::<responder::Request>()?;
+    module.add_class::<responder::Input>()?;
+    module.add_function(wrap_pyfunction!(responder::is_listening, module)?)?;
+    module.add_function(wrap_pyfunction!(responder::parse_address, module)?)?;
     module.add_function(wrap_pyfunction!(probe_json, module)?)?;
     module.add_function(wrap_pyfunction!(probe_many_json, module)?)?;
     module.add_function(wrap_pyfunction!(error_table, module)?)?;

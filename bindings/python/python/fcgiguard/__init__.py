@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
-from ._fcgiguard import Worker, __version__, error_table, option_table
-from .errors import Error, InternalError, PoolError, ProtocolError, RequestError, SystemCallError, UsageError
+from ._fcgiguard import Request, Responder, Worker, __version__, error_table, option_table
+from .errors import ClientGone, Error, InternalError, PoolError, ProtocolError, RequestError, SystemCallError, UsageError
 from .pool import Event, Pool
 from .probing import ProbeReport, probe, probe_many
+from .serving import serve
 
 __all__ = [
+    "ClientGone",
     "Error",
     "Event",
     "InternalError",
@@ -20,7 +22,9 @@ __all__ = [
     "PoolError",
     "ProbeReport",
     "ProtocolError",
+    "Request",
     "RequestError",
+    "Responder",
     "SystemCallError",
     "UsageError",
     "Worker",
@@ -29,4 +33,5 @@ __all__ = [
     "option_table",
     "probe",
     "probe_many",
+    "serve",
 ]

@@ -55,6 +55,10 @@ class Pool:
         """What the process should exit with, once the pool has ended."""
         return self._native.exit_code
 
+    def option(self, name: str) -> str | None:
+        """The value of an option as text; None if there is no such option."""
+        return self._native.get(name)
+
     @property
     def addresses(self) -> list[str]:
         """Where the pool listens."""

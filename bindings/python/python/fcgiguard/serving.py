@@ -1,0 +1,115 @@
+"""A pool of workers that serve one application; what `serve()` and `python -m fcgiguard` run."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import sys
+from typing import Any, Callable
+
+from . import loading, wsgi
+from ._fcgiguard import Responder, Worker, is_listening
+from .errors import make
+from .pool import Pool
+
+log = logging.getLogger("fcgiguard")
+
+#: Options of the responder, which are not in the pool's table: (name, kind, default, text).
+RESPONDER_OPTIONS = (
+    ("head_timeout", "duration", "10s", "How long a request's head may take to come in."),
+    ("body_timeout", "duration", "60s", "Longest time between two pieces of a body that the application waits for."),
+    ("write_timeout", "duration", "60s", "Longest time between two pieces of an answer that the web server takes."),
+    ("keep_idle", "duration", "15s", "How long a kept connection may idle."),
+    ("keep_max", "count", "32", "Connections kept at most, per worker."),
+    ("keep_conn", "yes or no", "yes", "Whether connections are kept when the web server asks for it."),
+    ("drop_proxy_header", "yes or no", "yes", "Whether HTTP_PROXY is left out of the params (httpoxy)."),
+    ("web_server_addrs", "text", "", "Addresses that may connect over TCP, with commas; empty: all."),
+    ("params_bytes", "size", "256K", "Longest head of a request."),
+    ("params_count", "count", "1024", "Most params of a request."),
+    ("value_len", "size", "128K", "Longest value of a param."),
+    ("spill_max", "size", "256M", "Most bytes of body held while the application writes and does not read."),
+)
+
+
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keywords into the pool's and the responder's."""
+    names = {option[0] for option in RESPONDER_OPTIONS}
+    own = {name: value for name, value in options.items() if name in names and value is not None}
+    return {name: value for name, value in options.items() if name not in names}, own
+
+
+def runner(asgi: bool) -> Callable[..., int]:
+    if asgi:
+        from . import asgi as module
+        return module.run
+    return wsgi.run
+
+
+
+def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, own: dict[str, Any], run_options: dict[str, Any]) -> int:
+    """A worker's life, from loading the application to the last request."""
+    responder: Responder | None = None
+    leave = False
+
+    def on_leave(_number: int, _frame: Any) -> None:
+        nonlocal leave
+        leave = True
+        if responder is not None:
+            responder.leave()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_leave)
+    # Asked for again here: with preload off the application is imported in each worker, so that a reload runs new code.
+    if isinstance(app, str):
+        try:
+            app = loading.load(app)
+        except Exception as error:
+            place = loading.where(error)
+            log.error("the application cannot be loaded: %s", place, exc_info=error)
+            if worker is not None:
+                worker.fatal(place)
+            return 1
+        # What was imported stays for the worker's life; the collector need not look at it in each round.
+        gc.collect()
+        gc.freeze()
+    responder = Responder(listener, worker, **own)
+    if leave:
+        responder.leave()
+    runner(asgi)(app, responder, **run_options)
+    return 0
+
+
+def serve(app: Any, *, preload: bool = False, asgi: bool = False, mount: str | None = None, pool_class: type[Pool] = Pool,
+          **options: Any) -> int:
+    """Serves a WSGI (or ASGI) application from a pool of workers; returns the exit code in the manager when the pool has ended.
+
+    `app` is the application itself, or its name `module:name` or `module:factory()`; by name it is imported in each worker, so
+    that a reload runs new code, or with `preload` once before the first fork. `mount`: where the application lives on the site.
+    Everything else is an option of the pool (`fcgiguard.option_table()`) or of the responder. In the workers this function
+    ends with SystemExit.
+
+    Without `listen`, and where descriptor 0 is a listening socket (lighttpd, spawn-fcgi, `fcgiguard run`), this process is the
+    one worker.
+    """
+    pool_options, own = split_options(options)
+    if isinstance(app, str):
+        loading.check(app)
+    elif not callable(app):
+        raise make(-101, "invalid_argument", f"application: {type(app).__name__} cannot be called")
+    run_options: dict[str, Any] = {"mount": mount}
+    if not pool_options.get("listen"):
+        if not is_listening(0):
+            raise make(-101, "invalid_argument", "listen: needed, because descriptor 0 is not a listening socket")
+        return _work(app, 0, Worker.from_environment(), asgi, own, {**run_options, "multiprocess": True})
+    pool = pool_class(**pool_options)
+    if preload and isinstance(app, str):
+        app = loading.load(app)
+        gc.collect()
+        gc.freeze()
+    # One worker that is never joined by another is told so.
+    run_options["multiprocess"] = str(pool.option("workers")) != "1" or pool.option("sizing") != "static"
+    worker = pool.manage()
+    if worker is None:
+        return pool.exit_code
+    sys.exit(_work(app, pool.listener, worker, asgi, own, run_options))

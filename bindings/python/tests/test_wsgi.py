@@ -284,27 +284,28 @@ def test_file_wrapper_sends_files_and_reads_what_only_looks_like_one(serve, fold
 
 ABORTS = """
     import time
+    from pathlib import Path
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/watch":
             end = time.monotonic() + 10
             while time.monotonic() < end and not environ["fcgiguard.is_aborted"]():
                 time.sleep(0.01)
-            open("seen", "w").write("aborted" if time.monotonic() < end else "not seen")
+            Path("seen").write_text("aborted" if time.monotonic() < end else "not seen")
             start_response("200 OK", [])
             return []
         if environ["PATH_INFO"] == "/body":
             try:
                 environ["wsgi.input"].read()
             except OSError as error:
-                open("seen", "w").write(f"{type(error).__name__} {error.name}")
+                Path("seen").write_text(f"{type(error).__name__} {error.name}")
                 raise
         def pieces():
             try:
                 for _ in range(500):
                     yield b"x" * 10_000
-                open("seen", "w").write("whole")
+                Path("seen").write_text("whole")
             finally:
-                open("closed", "w").write("closed")
+                Path("closed").write_text("closed")
         start_response("200 OK", [])
         return pieces()
 """
@@ -352,8 +353,9 @@ def test_an_answer_nobody_reads_ends_and_is_closed_and_the_next_request_is_serve
 def test_term_ends_a_waiting_worker_and_a_busy_one_after_its_request(serve):
     slow = """
         import time
+        from pathlib import Path
         def application(environ, start_response):
-            open("begun", "w").write("y")
+            Path("begun").write_text("y")
             time.sleep(0.5)
             start_response("200 OK", [])
             return [b"whole"]

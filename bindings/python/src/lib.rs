@@ -222,6 +222,10 @@ impl Worker {
         self.0.extend_deadline((seconds.max(0.0) * 1000.0) as u64);
     }
 
+    fn status(&self, text: &str) {
+        self.0.status(text);
+    }
+
     fn fatal(&self, why: &str) {
         self.0.fatal(why);
     }

@@ -45,6 +45,10 @@ struct PythonGate {
 
 impl Gate for PythonGate {
     fn claim(&self) -> bool {
+        // Without a manager it is accept itself that waits.
+        if self.inner.lifeline().is_none() {
+            self.rested.store(true, Ordering::Relaxed);
+        }
         self.inner.claim()
     }
     fn begin(&self) {
@@ -110,6 +114,17 @@ fn set(options: &mut ResponderOptions, name: &str, value: &str) -> Result<(), (C
     Ok(())
 }
 
+fn options_of(py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<ResponderOptions> {
+    let mut made = ResponderOptions::default();
+    for (name, value) in options.into_iter().flatten() {
+        if !value.is_none() {
+            let (name, value) = (name.str()?, value.str()?);
+            set(&mut made, name.to_str()?, value.to_str()?).map_err(|(code, text)| raise(py, code, &text))?;
+        }
+    }
+    Ok(made)
+}
+
 /// Takes requests from a listening descriptor, which stays its owner's; one request at a time. A call while another thread's waits raises.
 #[pyclass(frozen, module = "fcgiguard._fcgiguard")]
 pub struct Responder {
@@ -156,13 +171,7 @@ impl Responder {
         worker: Option<PyRef<'_, Worker>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Responder> {
-        let mut made = ResponderOptions::default();
-        for (name, value) in options.into_iter().flatten() {
-            if !value.is_none() {
-                let (name, value) = (name.str()?, value.str()?);
-                set(&mut made, name.to_str()?, value.to_str()?).map_err(|(code, text)| raise(py, code, &text))?;
-            }
-        }
+        let made = options_of(py, options)?;
         if !is_fastcgi(fd) {
             let text = format!("descriptor {fd} is not a listening socket");
             return Err(raise(py, Code::InvalidDescriptor, &text));
@@ -175,6 +184,13 @@ impl Responder {
         let gate = PythonGate { inner, wishes: wishes.clone(), rested: AtomicBool::new(false) };
         let core = CoreResponder::borrowed(fd, made, Box::new(gate)).map_err(|e| fault(py, &e))?;
         Ok(Responder { core: Mutex::new(core), wishes, turn: AtomicU64::new(0), names: Mutex::default() })
+    }
+
+    /// A UsageError if an option is wrong.
+    #[staticmethod]
+    #[pyo3(signature = (**options))]
+    fn check(py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        options_of(py, options).map(|_| ())
     }
 
     /// Waits for the next request; None: leave. A request still open is finished first.

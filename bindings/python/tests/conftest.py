@@ -75,7 +75,7 @@ def serving(folder, code, *flags, workers=1, app="app:application", dev=True):
     strict = ["-X", "dev", "-W", "error"] if dev else []
     argv = [sys.executable, *strict, "-m", "fcgiguard", "--listen", f"unix:{address}", "--workers", workers, *flags, app]
     with process.Process(argv, folder, name="app", env={"PYTHONDONTWRITEBYTECODE": "1"}) as running:
-        process.wait_until("ready", lambda: "ready after" in running.output() or not running.running(), 20.0)
+        process.wait_until("ready", lambda: running.output().count("ready after") >= workers or not running.running(), 20.0)
         assert running.running(), running.output()
         yield Site(folder, running, address)
 

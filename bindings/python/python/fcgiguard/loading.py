@@ -15,7 +15,7 @@ _NAME = re.compile(r"(?P<module>[\w.]+)(?::(?P<path>[\w.]+)(?P<call>\(\))?)?\Z")
 
 
 def _usage(text: str) -> Exception:
-    return make(-101, "invalid_argument", text)
+    return make(-102, "invalid_argument", text)
 
 
 def check(name: str) -> None:

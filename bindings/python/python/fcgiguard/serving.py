@@ -68,7 +68,7 @@ def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, own: dict[
             place = loading.where(error)
             log.error("the application cannot be loaded: %s", place, exc_info=error)
             if worker is not None:
-                worker.fatal(place)
+                worker.status(place)
             return 1
         # What was imported stays for the worker's life; the collector need not look at it in each round.
         gc.collect()
@@ -96,11 +96,13 @@ def serve(app: Any, *, preload: bool = False, asgi: bool = False, mount: str | N
     if isinstance(app, str):
         loading.check(app)
     elif not callable(app):
-        raise make(-101, "invalid_argument", f"application: {type(app).__name__} cannot be called")
-    run_options: dict[str, Any] = {"mount": mount}
+        raise make(-102, "invalid_argument", f"application: {type(app).__name__} cannot be called")
+    # Everything is looked at before anything is bound.
+    Responder.check(**own)
+    run_options: dict[str, Any] = {"mount": wsgi.clean_mount(mount)}
     if not pool_options.get("listen"):
         if not is_listening(0):
-            raise make(-101, "invalid_argument", "listen: needed, because descriptor 0 is not a listening socket")
+            raise make(-102, "invalid_argument", "listen: needed, because descriptor 0 is not a listening socket")
         return _work(app, 0, Worker.from_environment(), asgi, own, {**run_options, "multiprocess": True})
     pool = pool_class(**pool_options)
     if preload and isinstance(app, str):

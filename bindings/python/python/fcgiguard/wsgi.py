@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
 from ._fcgiguard import Request, Responder
-from .errors import ClientGone, Error
+from .errors import ClientGone, Error, make
 
 log = logging.getLogger("fcgiguard.wsgi")
 
@@ -238,18 +238,23 @@ def _failed(exchange: Exchange, errors: Errors) -> None:
         pass
 
 
-def run(app: Application, responder: Responder, *, mount: str | None = None, multiprocess: bool = True, multithread: bool = False,
-        script_name: str | None = None) -> int:
+def clean_mount(mount: str | None) -> str | None:
+    """A mount as SCRIPT_NAME has it: "" or "/app"."""
+    if mount is None:
+        return None
+    mount = mount.rstrip("/")
+    if mount and not mount.startswith("/"):
+        raise make(-102, "invalid_argument", f"mount: {mount!r} must begin with a slash")
+    return mount
+
+
+def run(app: Application, responder: Responder, *, mount: str | None = None, multiprocess: bool = True,
+        multithread: bool = False) -> int:
     """Serves until the responder says leave; the number of requests.
 
-    `mount` (or `script_name`): where the application lives on the site, "" for its root; None goes by what the web server sends.
+    `mount`: where the application lives on the site, "" for its root; None goes by what the web server sends.
     """
-    if mount is None:
-        mount = script_name
-    if mount is not None:
-        mount = mount.rstrip("/")
-        if mount and not mount.startswith("/"):
-            raise ValueError(f"mount: {mount!r} must begin with a slash")
+    mount = clean_mount(mount)
     errors = Errors()
     base = {**_DEFAULTS, "wsgi.errors": errors, "wsgi.file_wrapper": FileWrapper, "wsgi.multiprocess": multiprocess,
             "wsgi.multithread": multithread}

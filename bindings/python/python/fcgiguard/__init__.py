@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from ._fcgiguard import Request, Responder, Worker, __version__, error_table, option_table
+from .control import Control
 from .errors import ClientGone, Error, InternalError, PoolError, ProtocolError, RequestError, SystemCallError, UsageError
 from .pool import Event, Pool
 from .probing import ProbeReport, probe, probe_many
@@ -15,6 +16,7 @@ from .serving import serve
 
 __all__ = [
     "ClientGone",
+    "Control",
     "Error",
     "Event",
     "InternalError",

@@ -28,6 +28,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--asgi", action="store_true", help="the application is ASGI; the default is WSGI")
     made.add_argument("--preload", action="store_true", help="import the application once, before the first fork")
     made.add_argument("--mount", metavar="PATH", help="where the application lives on the site, such as /app, or / for its root")
+    made.add_argument("--autoreload", metavar="DIR", nargs="?", const=".", action="append",
+                      help="reload when a source file below DIR (default: here) has changed; for development")
+    made.add_argument("--path", metavar="DIR", action="append", help="look for the application's module here too; may be repeated")
     made.add_argument("--config", metavar="FILE", help="TOML file with these options; flags win over it (Python 3.11 or newer)")
     made.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"], help="default: info")
     pool = made.add_argument_group("options of the pool")
@@ -77,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
             os.chdir(folder)
         except OSError as error:
             raise SystemExit(f"fcgiguard: --chdir: {error}") from None
+    sys.path[:0] = options.pop("path", [])
     try:
         return serve(app, **options)
     except Error as error:

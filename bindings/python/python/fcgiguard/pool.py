@@ -77,6 +77,9 @@ class Pool:
         who = f"[{event.pid}]" if event.pid else ""
         log.log(_LEVELS.get(event.level, logging.INFO), "%s%s: %s", event.pool, who, event.text)
 
+    def on_round(self) -> None:
+        """Called in the manager after each round of its loop, at least once a second. Does nothing; override."""
+
     def events(self) -> Iterator[Event]:
         """The events that wait."""
         while (fields := self._native.next_event()) is not None:
@@ -118,6 +121,7 @@ class Pool:
                     self._native.signal(pending.pop(0))
                 for event in self.events():
                     self.on_event(event)
+                self.on_round()
                 if step == _ENDED:
                     return None
         finally:

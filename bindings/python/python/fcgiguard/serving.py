@@ -6,10 +6,12 @@ import gc
 import logging
 import signal
 import sys
+import time
 from typing import Any, Callable
 
 from . import loading, wsgi
 from ._fcgiguard import Responder, Worker, is_listening
+from .autoreload import Watcher
 from .errors import make
 from .pool import Pool
 
@@ -47,6 +49,20 @@ def runner(asgi: bool) -> Callable[..., int]:
 
 
 
+class ServingPool(Pool):
+    """The pool of `serve`: reloads when a source file below one of `folders` has changed, if there are any."""
+
+    watcher: Watcher | None = None
+    _looked = 0.0
+
+    def on_round(self) -> None:
+        if self.watcher is None or time.monotonic() < self._looked + 1.0:
+            return
+        self._looked = time.monotonic()
+        if (path := self.watcher.changed()) is not None:
+            self.reload(f"{path} changed")
+
+
 def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, own: dict[str, Any], run_options: dict[str, Any]) -> int:
     """A worker's life, from loading the application to the last request."""
     responder: Responder | None = None
@@ -80,13 +96,13 @@ def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, own: dict[
     return 0
 
 
-def serve(app: Any, *, preload: bool = False, asgi: bool = False, mount: str | None = None, pool_class: type[Pool] = Pool,
-          **options: Any) -> int:
+def serve(app: Any, *, preload: bool = False, asgi: bool = False, mount: str | None = None, autoreload: list[str] | None = None,
+          pool_class: type[ServingPool] = ServingPool, **options: Any) -> int:
     """Serves a WSGI (or ASGI) application from a pool of workers; returns the exit code in the manager when the pool has ended.
 
     `app` is the application itself, or its name `module:name` or `module:factory()`; by name it is imported in each worker, so
     that a reload runs new code, or with `preload` once before the first fork. `mount`: where the application lives on the site.
-    Everything else is an option of the pool (`fcgiguard.option_table()`) or of the responder. In the workers this function
+    `autoreload`: folders; a change of a source file below them reloads (for development). Everything else is an option of the pool (`fcgiguard.option_table()`) or of the responder. In the workers this function
     ends with SystemExit.
 
     Without `listen`, and where descriptor 0 is a listening socket (lighttpd, spawn-fcgi, `fcgiguard run`), this process is the
@@ -105,6 +121,10 @@ def serve(app: Any, *, preload: bool = False, asgi: bool = False, mount: str | N
             raise make(-102, "invalid_argument", "listen: needed, because descriptor 0 is not a listening socket")
         return _work(app, 0, Worker.from_environment(), asgi, own, {**run_options, "multiprocess": True})
     pool = pool_class(**pool_options)
+    if autoreload:
+        pool.watcher = Watcher(autoreload)
+        # A .pyc is believed by size and whole seconds, which is too coarse for someone who edits.
+        sys.dont_write_bytecode = True
     if preload and isinstance(app, str):
         app = loading.load(app)
         gc.collect()

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::Arc;
 
+mod crew;
 mod errors;
 mod responder;
 
@@ -300,6 +301,7 @@ fn _fcgiguard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Trace>()?;
     module.add_class::<Pool>()?;
     module.add_class::<Worker>()?;
+    module.add_class::<crew::Crew>()?;
     module.add_class::<responder::Responder>()?;
     module.add_class::<responder::Request>()?;
     module.add_class::<responder::Input>()?;

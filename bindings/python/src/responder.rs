@@ -2,6 +2,7 @@
 //!
 //! Everything that may wait gives the GIL up. A request object knows its turn: used after its request is over, it raises.
 
+use crate::crew::Crew;
 use crate::errors::raise;
 use crate::Worker;
 use fcgi_core::address::Address;
@@ -168,7 +169,7 @@ impl Responder {
     fn new(
         py: Python<'_>,
         fd: i32,
-        worker: Option<PyRef<'_, Worker>>,
+        worker: Option<&Bound<'_, PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Responder> {
         let made = options_of(py, options)?;
@@ -178,7 +179,10 @@ impl Responder {
         }
         let wishes = Arc::new(Wishes::default());
         let inner: Box<dyn Gate> = match worker {
-            Some(worker) => Box::new(Arc::<CoreWorker>::clone(&worker.0)),
+            Some(worker) => match worker.cast::<Crew>() {
+                Ok(crew) => crew.get().gate(),
+                Err(_) => Box::new(Arc::<CoreWorker>::clone(&worker.extract::<PyRef<'_, Worker>>()?.0)),
+            },
             None => Box::new(NoGate),
         };
         let gate = PythonGate { inner, wishes: wishes.clone(), rested: AtomicBool::new(false) };

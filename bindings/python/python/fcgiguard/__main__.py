@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=__version__)
     made.add_argument("--asgi", action="store_true", help="the application is ASGI; the default is WSGI")
     made.add_argument("--preload", action="store_true", help="import the application once, before the first fork")
+    made.add_argument("--threads", metavar="COUNT", default=1, help="requests that a worker serves at once (WSGI only); default: 1")
     made.add_argument("--mount", metavar="PATH", help="where the application lives on the site, such as /app, or / for its root")
     made.add_argument("--autoreload", metavar="DIR", nargs="?", const=".", action="append",
                       help="reload when a source file below DIR (default: here) has changed; for development")

@@ -6,11 +6,12 @@ import gc
 import logging
 import signal
 import sys
+import threading
 import time
 from typing import Any, Callable
 
 from . import loading, wsgi
-from ._fcgiguard import Responder, Worker, is_listening
+from ._fcgiguard import Crew, Responder, Worker, is_listening
 from .autoreload import Watcher
 from .errors import make
 from .pool import Pool
@@ -63,9 +64,37 @@ class ServingPool(Pool):
             self.reload(f"{path} changed")
 
 
-def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, own: dict[str, Any], run_options: dict[str, Any]) -> int:
+def _crew(app: Any, listener: int, crew: Crew, threads: int, own: dict[str, Any], run_options: dict[str, Any]) -> int:
+    """Serves in so many threads until all are to leave; this thread handles signals meanwhile."""
+    failed: list[BaseException] = []
+
+    def life() -> None:
+        try:
+            wsgi.run(app, Responder(listener, crew, **own), **run_options)
+        except BaseException as error:
+            if not isinstance(error, SystemExit):
+                log.exception("a thread failed")
+            failed.append(error)
+        finally:
+            # One that leaves takes all along: the manager counts on whole workers.
+            crew.leave()
+
+    running = [threading.Thread(target=life, name=f"fcgiguard-{number + 1}") for number in range(threads)]
+    for thread in running:
+        thread.start()
+    try:
+        crew.wait()
+    finally:
+        crew.leave()
+        for thread in running:
+            thread.join()
+    return 1 if failed else 0
+
+
+def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, threads: int, own: dict[str, Any],
+          run_options: dict[str, Any]) -> int:
     """A worker's life, from loading the application to the last request."""
-    responder: Responder | None = None
+    responder: Responder | Crew | None = None
     leave = False
 
     def on_leave(_number: int, _frame: Any) -> None:
@@ -89,6 +118,11 @@ def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, own: dict[
         # What was imported stays for the worker's life; the collector need not look at it in each round.
         gc.collect()
         gc.freeze()
+    if threads > 1:
+        responder = crew = Crew(worker)
+        if leave:
+            crew.leave()
+        return _crew(app, listener, crew, threads, own, {**run_options, "multithread": True})
     responder = Responder(listener, worker, **own)
     if leave:
         responder.leave()
@@ -96,13 +130,13 @@ def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, own: dict[
     return 0
 
 
-def serve(app: Any, *, preload: bool = False, asgi: bool = False, mount: str | None = None, autoreload: list[str] | None = None,
+def serve(app: Any, *, preload: bool = False, asgi: bool = False, threads: int | str = 1, mount: str | None = None, autoreload: list[str] | None = None,
           pool_class: type[ServingPool] = ServingPool, **options: Any) -> int:
     """Serves a WSGI (or ASGI) application from a pool of workers; returns the exit code in the manager when the pool has ended.
 
     `app` is the application itself, or its name `module:name` or `module:factory()`; by name it is imported in each worker, so
     that a reload runs new code, or with `preload` once before the first fork. `mount`: where the application lives on the site.
-    `autoreload`: folders; a change of a source file below them reloads (for development). Everything else is an option of the pool (`fcgiguard.option_table()`) or of the responder. In the workers this function
+    `threads`: how many requests a worker serves at once (WSGI only). `autoreload`: folders; a change of a source file below them reloads (for development). Everything else is an option of the pool (`fcgiguard.option_table()`) or of the responder. In the workers this function
     ends with SystemExit.
 
     Without `listen`, and where descriptor 0 is a listening socket (lighttpd, spawn-fcgi, `fcgiguard run`), this process is the
@@ -114,12 +148,17 @@ def serve(app: Any, *, preload: bool = False, asgi: bool = False, mount: str | N
     elif not callable(app):
         raise make(-102, "invalid_argument", f"application: {type(app).__name__} cannot be called")
     # Everything is looked at before anything is bound.
+    if not str(threads).isdecimal() or int(threads) < 1:
+        raise make(-102, "invalid_argument", f"threads: {threads!r}: expected a number from 1 on")
+    threads = int(threads)
+    if asgi and threads > 1:
+        raise make(-102, "invalid_argument", "threads: not with ASGI, whose workers serve many requests at once by themselves")
     Responder.check(**own)
     run_options: dict[str, Any] = {"mount": wsgi.clean_mount(mount)}
     if not pool_options.get("listen"):
         if not is_listening(0):
             raise make(-102, "invalid_argument", "listen: needed, because descriptor 0 is not a listening socket")
-        return _work(app, 0, Worker.from_environment(), asgi, own, {**run_options, "multiprocess": True})
+        return _work(app, 0, Worker.from_environment(), asgi, threads, own, {**run_options, "multiprocess": True})
     pool = pool_class(**pool_options)
     if autoreload:
         pool.watcher = Watcher(autoreload)
@@ -134,4 +173,4 @@ def serve(app: Any, *, preload: bool = False, asgi: bool = False, mount: str | N
     worker = pool.manage()
     if worker is None:
         return pool.exit_code
-    sys.exit(_work(app, pool.listener, worker, asgi, own, run_options))
+    sys.exit(_work(app, pool.listener, worker, asgi, threads, own, run_options))

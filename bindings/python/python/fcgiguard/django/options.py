@@ -20,7 +20,7 @@ RENAMED = {
 #: Old names that need a look.
 OLD = ("host", "port", "socket", "method", "protocol", "daemonize", "debug", "outlog", "errlog")
 #: Ours that `serve` knows beside the table.
-EXTRA = ("mount", "preload", "asgi", "autoreload")
+EXTRA = ("mount", "preload", "asgi", "threads", "autoreload")
 
 DAEMONIZE = """daemonize: refused, since a process that puts itself into the background cannot be watched: when it dies, nobody starts
 it again. Leave it out and let a supervisor start it in the foreground, which brings it back and keeps its log:
@@ -70,8 +70,8 @@ def translate(given: dict[str, Any], python: str = "python", manage: str = "mana
     method = str(old.pop("method", "prefork"))
     if method not in ("prefork", "fork", "threaded", "thread"):
         raise OptionError(f"method: {method}: expected prefork")
-    if method.startswith("thread"):
-        remarks.append("method=threaded: requests are served by processes, maxchildren of them at once, not by threads")
+    if method.startswith("thread") and "threads" not in old:
+        remarks.append("method=threaded: say threads=NUMBER, the requests that each worker serves at once; served by processes till then")
     old.pop("debug", None)
     for name in ("outlog", "errlog"):
         if name in old:

@@ -137,6 +137,8 @@ impl Drop for CrewGate {
 #[pyclass(frozen, module = "fcgiguard._fcgiguard")]
 pub struct Crew {
     state: Arc<State>,
+    /// For an event loop, which is one thread with many requests.
+    own: CrewGate,
 }
 
 impl Crew {
@@ -152,16 +154,49 @@ impl Crew {
     #[pyo3(signature = (worker=None))]
     fn new(py: Python<'_>, worker: Option<PyRef<'_, Worker>>) -> PyResult<Crew> {
         let (hangs_up, held) = fd::pipe().map_err(|e| raise(py, e.code(), &e.to_string()))?;
-        Ok(Crew {
-            state: Arc::new(State {
-                worker: worker.map(|worker| Arc::clone(&worker.0)),
-                counts: Mutex::default(),
-                leave: AtomicBool::new(false),
-                next: AtomicU64::new(0),
-                hangs_up,
-                held: Mutex::new(Some(held)),
-            }),
-        })
+        let state = Arc::new(State {
+            worker: worker.map(|worker| Arc::clone(&worker.0)),
+            counts: Mutex::default(),
+            leave: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+            hangs_up,
+            held: Mutex::new(Some(held)),
+        });
+        let id = state.next.fetch_add(1, Ordering::Relaxed);
+        Ok(Crew { own: CrewGate { state: state.clone(), id, claimed: AtomicBool::new(false) }, state })
+    }
+
+    /// An event loop is about to accept, or to serve; False: leave instead.
+    fn claim(&self) -> bool {
+        self.own.claim()
+    }
+
+    /// An event loop has nothing open; False: leave.
+    fn rest(&self) -> bool {
+        self.own.rest()
+    }
+
+    /// A request of an event loop begins; `key` is any number of its own.
+    fn begin(&self, key: u64) {
+        let mut counts = self.state.counts();
+        counts.since.insert(key, time::monotonic_coarse_ms());
+        self.own.show(&counts);
+    }
+
+    /// It is done.
+    fn end(&self, key: u64) {
+        let mut counts = self.state.counts();
+        counts.since.remove(&key);
+        if let Some(line) = self.state.worker.as_ref().and_then(|worker| worker.line()) {
+            line.end();
+        }
+        self.own.show(&counts);
+    }
+
+    /// Whether all are to leave.
+    #[getter]
+    fn leaving(&self) -> bool {
+        self.state.leaving()
     }
 
     /// Tells every thread to leave after its request; may be called by signal handlers.

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::Arc;
 
+mod connection;
 mod crew;
 mod errors;
 mod responder;
@@ -219,6 +220,16 @@ impl Worker {
         self.0.is_leaving()
     }
 
+    /// Readable when the manager nudges or has died: then `look`.
+    #[getter]
+    fn lifeline(&self) -> i32 {
+        self.0.lifeline_fd()
+    }
+
+    fn look(&self) {
+        self.0.look_at_lifeline();
+    }
+
     fn extend_deadline(&self, seconds: f64) {
         self.0.extend_deadline((seconds.max(0.0) * 1000.0) as u64);
     }
@@ -301,7 +312,9 @@ fn _fcgiguard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Trace>()?;
     module.add_class::<Pool>()?;
     module.add_class::<Worker>()?;
+    module.add_class::<connection::Connection>()?;
     module.add_class::<crew::Crew>()?;
+    module.add_function(wrap_pyfunction!(connection::parse_duration, module)?)?;
     module.add_class::<responder::Responder>()?;
     module.add_class::<responder::Request>()?;
     module.add_class::<responder::Input>()?;

@@ -115,7 +115,7 @@ fn set(options: &mut ResponderOptions, name: &str, value: &str) -> Result<(), (C
     Ok(())
 }
 
-fn options_of(py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<ResponderOptions> {
+pub fn options_of(py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<ResponderOptions> {
     let mut made = ResponderOptions::default();
     for (name, value) in options.into_iter().flatten() {
         if !value.is_none() {

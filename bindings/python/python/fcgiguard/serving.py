@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, Callable
+from typing import Any
 
 from . import loading, wsgi
 from ._fcgiguard import Crew, Responder, Worker, is_listening
@@ -40,13 +40,6 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     names = {option[0] for option in RESPONDER_OPTIONS}
     own = {name: value for name, value in options.items() if name in names and value is not None}
     return {name: value for name, value in options.items() if name not in names}, own
-
-
-def runner(asgi: bool) -> Callable[..., int]:
-    if asgi:
-        from . import asgi as module
-        return module.run
-    return wsgi.run
 
 
 
@@ -123,10 +116,13 @@ def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, threads: i
         if leave:
             crew.leave()
         return _crew(app, listener, crew, threads, own, {**run_options, "multithread": True})
+    if asgi:
+        from . import asgi as module
+        return 0 if leave else module.run(app, listener, worker, own, mount=run_options["mount"])
     responder = Responder(listener, worker, **own)
     if leave:
         responder.leave()
-    runner(asgi)(app, responder, **run_options)
+    wsgi.run(app, responder, **run_options)
     return 0
 
 

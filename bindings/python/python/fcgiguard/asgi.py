@@ -136,6 +136,8 @@ class Exchange:
             if message.get("more_body", False):
                 self.link.write(self.link.machine.stdout(self.id, data))
                 await self.link.drained()
+                if self.gone:
+                    raise _gone()
             else:
                 self.finish(data)
         else:
@@ -208,6 +210,9 @@ class Link(asyncio.Protocol):
         self.transport.write(data)
 
     async def drained(self) -> None:
+        # The loop gets its turn even if there is room, or an application that sends on and on would be alone, and would not hear
+        # that its client has left.
+        await asyncio.sleep(0)
         await self.writable.wait()
 
     def pause_writing(self) -> None:

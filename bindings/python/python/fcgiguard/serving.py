@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
@@ -85,14 +86,16 @@ def _crew(app: Any, listener: int, crew: Crew, threads: int, own: dict[str, Any]
 
 
 def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, threads: int, own: dict[str, Any],
-          run_options: dict[str, Any]) -> int:
+          run_options: dict[str, Any], heard: list[int] | None = None) -> int:
     """A worker's life, from loading the application to the last request."""
     responder: Responder | Crew | None = None
     leave = False
 
-    def on_leave(_number: int, _frame: Any) -> None:
+    def on_leave(number: int, _frame: Any) -> None:
         nonlocal leave
         leave = True
+        if heard is not None:
+            heard.append(number)
         if responder is not None:
             responder.leave()
 
@@ -112,6 +115,8 @@ def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, threads: i
         gc.collect()
         gc.freeze()
     if threads > 1:
+        # Two threads may be woken for one connection: the second must not sleep in accept, where nobody could tell it to leave.
+        os.set_blocking(listener, False)
         responder = crew = Crew(worker)
         if leave:
             crew.leave()
@@ -124,6 +129,25 @@ def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, threads: i
         responder.leave()
     wsgi.run(app, responder, **run_options)
     return 0
+
+
+def serve_here(app: Any, listener: int, *, threads: int = 1, asgi: bool = False, mount: str | None = None, multiprocess: bool = False,
+               **own: Any) -> list[int]:
+    """Serves a descriptor that listens in this process, without a pool, until TERM, INT or HUP; which of them came. Signal handlers are
+    given back."""
+    Responder.check(**own)
+    heard: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    former = [signal.getsignal(number) for number in numbers]
+    run_options = {"mount": wsgi.clean_mount(mount), "multiprocess": multiprocess}
+    try:
+        code = _work(app, listener, Worker.from_environment(), asgi, threads, own, run_options, heard)
+    finally:
+        for number, handler in zip(numbers, former):
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    if code != 0:
+        raise SystemExit(code)
+    return heard
 
 
 def serve(app: Any, *, preload: bool = False, asgi: bool = False, threads: int | str = 1, mount: str | None = None, autoreload: list[str] | None = None,
@@ -154,7 +178,8 @@ def serve(app: Any, *, preload: bool = False, asgi: bool = False, threads: int |
     if not pool_options.get("listen"):
         if not is_listening(0):
             raise make(-102, "invalid_argument", "listen: needed, because descriptor 0 is not a listening socket")
-        return _work(app, 0, Worker.from_environment(), asgi, threads, own, {**run_options, "multiprocess": True})
+        serve_here(app, 0, threads=threads, asgi=asgi, mount=mount, multiprocess=True, **own)
+        return 0
     pool = pool_class(**pool_options)
     if autoreload:
         pool.watcher = Watcher(autoreload)

@@ -7,12 +7,12 @@ use fcgi_core::conn::trace::Trace as CoreTrace;
 use fcgi_core::manager::executor::{Host, Manager, Mode, Step};
 use fcgi_core::manager::options::{PoolOptions, OPTIONS};
 use fcgi_core::manager::worker::{Waited, Worker as CoreWorker};
-use fcgi_core::probe::Probe;
+use fcgi_core::probe::{Probe, Prober as CoreProber};
 use fcgi_core::{Code, Coded};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 mod connection;
 mod crew;
@@ -294,6 +294,53 @@ fn probe_many_json(
     Ok(found.into_iter().flatten().collect())
 }
 
+/// Probes under way, for an event loop: wait for `fileno()` or `wake_in()`, then `step()`.
+#[pyclass(frozen, module = "fcgiguard._fcgiguard")]
+struct Prober(Mutex<CoreProber>);
+
+impl Prober {
+    fn inner(&self) -> MutexGuard<'_, CoreProber> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Prober {
+    #[new]
+    fn new(py: Python<'_>, address: &str, options: Vec<(String, String)>) -> PyResult<Prober> {
+        let mut probe = Probe::new();
+        for (name, value) in &options {
+            probe.set(name, value).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        }
+        if let Some(fault) = probe.faults().first() {
+            return Err(raise(py, fault.code(), &fault.to_string()));
+        }
+        let address = Address::parse(address).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        let mut prober = CoreProber::new(&probe).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        prober.add(&address);
+        Ok(Prober(Mutex::new(prober)))
+    }
+
+    fn fileno(&self) -> i32 {
+        self.inner().fd()
+    }
+
+    /// Seconds until step is due by itself; None when nothing is under way.
+    fn wake_in(&self) -> Option<f64> {
+        self.inner().wake_in_ms().map(|ms| ms as f64 / 1000.0)
+    }
+
+    /// Moves on without waiting; the report as (JSON, line) once it is there.
+    fn step(&self, py: Python<'_>) -> PyResult<Option<(String, String)>> {
+        let ended = self.inner().step(0).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        match ended.into_iter().next().map(|finished| finished.result) {
+            None => Ok(None),
+            Some(Ok(report)) => Ok(Some((report.to_json(), report.to_string()))),
+            Some(Err(error)) => Err(raise(py, error.code(), &error.to_string())),
+        }
+    }
+}
+
 /// (number, name, meaning, advice) of every error code.
 #[pyfunction]
 fn error_table() -> Vec<(i32, &'static str, &'static str, &'static str)> {
@@ -311,6 +358,7 @@ fn _fcgiguard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<Trace>()?;
     module.add_class::<Pool>()?;
+    module.add_class::<Prober>()?;
     module.add_class::<Worker>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<crew::Crew>()?;

@@ -11,7 +11,7 @@ from ._fcgiguard import Request, Responder, Worker, __version__, error_table, op
 from .control import Control
 from .errors import ClientGone, Error, InternalError, PoolError, ProtocolError, RequestError, SystemCallError, UsageError
 from .pool import Event, Pool
-from .probing import ProbeReport, probe, probe_many
+from .probing import ProbeReport, aprobe, probe, probe_many
 from .serving import serve
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "UsageError",
     "Worker",
     "__version__",
+    "aprobe",
     "error_table",
     "option_table",
     "probe",

@@ -341,7 +341,7 @@ impl Request {
     }
 
     /// At most `size` bytes of the body, as soon as there are any; b"" at its end.
-    #[pyo3(signature = (size=PIECE))]
+    #[pyo3(signature = (size=65536))]
     fn read<'py>(&self, py: Python<'py>, size: usize) -> PyResult<Bound<'py, PyBytes>> {
         let mut piece = vec![0; size.min(PIECE)];
         let count = self.waiting(py, |core| core.read(&mut piece))?;
@@ -349,7 +349,7 @@ impl Request {
     }
 
     /// As read, of a filter's data.
-    #[pyo3(signature = (size=PIECE))]
+    #[pyo3(signature = (size=65536))]
     fn read_data<'py>(&self, py: Python<'py>, size: usize) -> PyResult<Bound<'py, PyBytes>> {
         let mut piece = vec![0; size.min(PIECE)];
         let count = self.waiting(py, |core| core.read_data(&mut piece))?;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -56,12 +57,12 @@ def add(group: Any, name: str, kind: str, default: str, text: str, many: bool) -
 
 def from_file(path: str) -> dict[str, Any]:
     try:
-        import tomllib
+        toml = importlib.import_module("tomllib")
     except ImportError:
         raise SystemExit("fcgiguard: --config needs Python 3.11 or newer") from None
     try:
         with open(path, "rb") as file:
-            found = tomllib.load(file)
+            found: dict[str, Any] = toml.load(file)
     except (OSError, ValueError) as error:
         raise SystemExit(f"fcgiguard: {path}: {error}") from None
     return {name.replace("-", "_"): value for name, value in found.items()}

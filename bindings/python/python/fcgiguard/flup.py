@@ -72,7 +72,7 @@ class WSGIServer:
         application = self._answer if self.environ else self.application
         if self.forceCGI or (listen is None and not is_listening(0)):
             from wsgiref.handlers import CGIHandler
-            CGIHandler().run(application)  # type: ignore[arg-type]
+            CGIHandler().run(application)
             return False
         if listen is None:
             return self._here(application, 0)

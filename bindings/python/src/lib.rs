@@ -110,9 +110,7 @@ impl Pool {
     fn step(&mut self, py: Python<'_>, timeout_ms: i64) -> PyResult<i32> {
         // Fork needs the GIL, and step may fork at any point: the wait is done here, without it, and the step does not wait.
         let manager = self.running(py)?;
-        manager
-            .wait_without(timeout_ms, |wait| py.detach(|| wait()))
-            .map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        manager.wait_without(timeout_ms, |wait| py.detach(wait)).map_err(|e| raise(py, e.code(), &e.to_string()))?;
         let step = manager.step(0).map_err(|e| raise(py, e.code(), &e.to_string()))?;
         Ok(match step {
             Step::Idle => 0,

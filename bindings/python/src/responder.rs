@@ -16,13 +16,12 @@ use fcgi_core::{Code, Coded};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
-use std::collections::HashMap;
 use std::os::fd::{AsFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Names of params seen so far are kept as Python strings; a client that invents header names fills no more than this.
-const NAMES_MAX: usize = 512;
+/// Params of the last request that are remembered at most.
+const NAMES_MAX: usize = 128;
 
 /// What a failing call of the responder raises.
 fn fault(py: Python<'_>, error: &ResponderError) -> PyErr {
@@ -126,13 +125,70 @@ pub fn options_of(py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResu
     Ok(made)
 }
 
+/// The params of the last request as Python strings, by their place: web servers send the same names in the same order, and most
+/// values (server name, document root, protocol, a browser's headers) are the same too. A string that is the same again is not made
+/// again.
+#[derive(Default)]
+struct Known {
+    params: Vec<Pair>,
+}
+
+/// A param, as it came and as Python has it.
+struct Pair {
+    name: Vec<u8>,
+    key: Py<PyString>,
+    value: Vec<u8>,
+    text: Py<PyString>,
+}
+
+/// Values longer than this are not remembered: cookies and queries differ anyway.
+const VALUE_MAX: usize = 128;
+
+impl Known {
+    fn fill(&mut self, py: Python<'_>, params: &Params, into: &Bound<'_, PyDict>) -> PyResult<()> {
+        for (at, (name, value)) in params.iter().enumerate() {
+            match self.params.get_mut(at) {
+                Some(pair) if pair.name == name => {
+                    if pair.value != value {
+                        let made = latin1(py, value);
+                        if value.len() > VALUE_MAX {
+                            into.set_item(&pair.key, made)?;
+                            continue;
+                        }
+                        pair.value.clear();
+                        pair.value.extend_from_slice(value);
+                        pair.text = made.unbind();
+                    }
+                    into.set_item(&pair.key, &pair.text)?;
+                }
+                place => {
+                    let (key, text) = (latin1(py, name), latin1(py, value));
+                    into.set_item(&key, &text)?;
+                    // An empty string stands for one too long to be kept.
+                    let (value, text) = match value.len() > VALUE_MAX {
+                        true => (Vec::new(), PyString::new(py, "")),
+                        false => (value.to_vec(), text),
+                    };
+                    let made = Pair { name: name.to_vec(), key: key.unbind(), value, text: text.unbind() };
+                    match place {
+                        Some(place) => *place = made,
+                        None if at < NAMES_MAX => self.params.push(made),
+                        None => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Takes requests from a listening descriptor, which stays its owner's; one request at a time. A call while another thread's waits raises.
 #[pyclass(frozen, module = "fcgiguard._fcgiguard")]
 pub struct Responder {
     core: Mutex<CoreResponder>,
     wishes: Arc<Wishes>,
     turn: AtomicU64,
-    names: Mutex<HashMap<Vec<u8>, Py<PyString>>>,
+    known: Mutex<Known>,
 }
 
 impl Responder {
@@ -187,7 +243,7 @@ impl Responder {
         };
         let gate = PythonGate { inner, wishes: wishes.clone(), rested: AtomicBool::new(false) };
         let core = CoreResponder::borrowed(fd, made, Box::new(gate)).map_err(|e| fault(py, &e))?;
-        Ok(Responder { core: Mutex::new(core), wishes, turn: AtomicU64::new(0), names: Mutex::default() })
+        Ok(Responder { core: Mutex::new(core), wishes, turn: AtomicU64::new(0), known: Mutex::default() })
     }
 
     /// A UsageError if an option is wrong.
@@ -281,24 +337,6 @@ impl Request {
     ) -> PyResult<T> {
         self.with(py, |core| py.detach(|| body(core)).map_err(|e| fault(py, &e)))
     }
-
-    fn fill(&self, py: Python<'_>, params: &Params, into: &Bound<'_, PyDict>) -> PyResult<()> {
-        let mut names = self.responder.get().names.try_lock().map_err(|_| Responder::busy(py))?;
-        for (name, value) in params.iter() {
-            let value = latin1(py, value);
-            match names.get(name) {
-                Some(known) => into.set_item(known, value)?,
-                None => {
-                    let made = latin1(py, name);
-                    into.set_item(&made, value)?;
-                    if names.len() < NAMES_MAX {
-                        names.insert(name.to_vec(), made.unbind());
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Reading size: negative or None is "all".
@@ -337,7 +375,8 @@ impl Request {
 
     /// Puts the params into a dict of strings, as latin-1.
     fn environ(&self, py: Python<'_>, into: &Bound<'_, PyDict>) -> PyResult<()> {
-        self.with(py, |core| self.fill(py, core.params(), into))
+        let mut known = self.responder.get().known.try_lock().map_err(|_| Responder::busy(py))?;
+        self.with(py, |core| known.fill(py, core.params(), into))
     }
 
     /// At most `size` bytes of the body, as soon as there are any; b"" at its end.

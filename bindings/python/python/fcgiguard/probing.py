@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping
@@ -71,6 +70,9 @@ async def aprobe(address: str, *, timeout: str | float | None = None, method: st
 
     A host name is resolved in place, by the system's resolver, which the loop waits for; give numeric addresses where that matters.
     """
+    # Half of a worker's imports, were it at the top.
+    import asyncio
+
     options = dict(timeout=timeout, method=method, script=script, expect_status=expect_status, expect_header=expect_header,
                    expect_body=expect_body)
     prober = Prober(address, _options(params, options))

@@ -87,12 +87,32 @@ def test_reload_runs_new_code_and_preload_does_not(serve):
         wait_until("new code", lambda: {body(site) for _ in range(8)} == {"two"})
 
 
+@pytest.mark.parametrize("flags, app", [([], "app"), (["--threads", "2"], "app"), (["--asgi"], "app:asgi")], ids=["wsgi", "threads", "asgi"])
+def test_several_addresses_are_served_and_a_reload_is_heard_on_each(serve, folder, flags, app):
+    code = HELLO + """
+    async def asgi(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": VERSION.encode()})
+    """
+    with serve(code, "--listen", f"unix:{folder}/second.sock", *flags, app=app) as site:
+        first = children(site.process.pid)
+        for _ in range(5):
+            assert fcgi.request(f"{folder}/second.sock").body == b"one"
+            assert body(site) == "one"
+        site.write("app.py", code.replace('"one"', '"two"'))
+        site.process.signal(signal.SIGHUP)
+        wait_until("a new worker", lambda: len(now := children(site.process.pid)) == 1 and now != first)
+        assert fcgi.request(f"{folder}/second.sock").body == b"two" and body(site) == "two"
+        site.process.signal(signal.SIGTERM)
+        assert site.process.wait(15) == 0, site.log()
+
+
 def test_preloaded_code_stays(serve):
     with serve(HELLO, "--preload") as site:
         first = children(site.process.pid)
         site.write("app.py", HELLO.replace('"one"', '"two"'))
         site.process.signal(signal.SIGHUP)
-        wait_until("a new worker", lambda: children(site.process.pid) not in ([], first) and len(children(site.process.pid)) == 1)
+        wait_until("a new worker", lambda: len(now := children(site.process.pid)) == 1 and now != first)
         assert body(site) == "one"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import http
 import logging
 import signal
@@ -300,8 +301,9 @@ class Lifespan:
 class Server:
     """The event loop's side: accepts while the manager lets it, and leaves when nothing is open."""
 
-    def __init__(self, app: Application, listener: socket.socket, worker: Worker | None, own: dict[str, Any], mount: str | None) -> None:
-        self.app, self.listener, self.worker, self.own, self.mount = app, listener, worker, own, mount
+    def __init__(self, app: Application, listeners: list[socket.socket], worker: Worker | None, own: dict[str, Any],
+                 mount: str | None) -> None:
+        self.app, self.listeners, self.worker, self.own, self.mount = app, listeners, worker, own, mount
         self.crew = Crew(worker)
         self.keep_conn = str(own.get("keep_conn", "yes")).lower() in ("yes", "true", "1", "on")
         self.head_timeout = parse_duration(str(own.get("head_timeout", "10s")))
@@ -326,8 +328,9 @@ class Server:
             return 1
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self.loop.add_signal_handler(number, self.leave)
-        self.listener.setblocking(False)
-        self.loop.add_reader(self.listener.fileno(), self.accept)
+        for listener in self.listeners:
+            listener.setblocking(False)
+            self.loop.add_reader(listener.fileno(), self.accept, listener)
         if self.worker is not None:
             self.loop.add_reader(self.worker.lifeline, self.nudged)
             self.worker.ready()
@@ -344,17 +347,17 @@ class Server:
         if self.crew.leaving:
             self.leave()
 
-    def accept(self) -> None:
+    def accept(self, listener: socket.socket) -> None:
         # One per round, so that workers that wait get some too.
         if not self.crew.claim():
             return self.leave()
         try:
-            connection, peer = self.listener.accept()
+            connection, peer = listener.accept()
         except OSError as error:
             if not isinstance(error, (BlockingIOError, InterruptedError, ConnectionAbortedError)):
                 log.error("accept: %s", error)
             return self.settle()
-        if self.allowed is not None and self.listener.family != socket.AF_UNIX and peer[0].removeprefix("::ffff:") not in self.allowed:
+        if self.allowed is not None and listener.family != socket.AF_UNIX and peer[0].removeprefix("::ffff:") not in self.allowed:
             connection.close()
             return self.settle()
         coming = self.loop.create_task(self.loop.connect_accepted_socket(lambda: Link(self), connection))
@@ -416,7 +419,8 @@ class Server:
         if self.leaving:
             return
         self.leaving = True
-        self.loop.remove_reader(self.listener.fileno())
+        for listener in self.listeners:
+            self.loop.remove_reader(listener.fileno())
         if self.worker is not None:
             self.loop.remove_reader(self.worker.lifeline)
         # A request may be on its way on a kept connection: the loop looks once more before they are closed.
@@ -437,12 +441,13 @@ class Server:
             self.settle()
 
 
-def run(app: Application, listener: int, worker: Worker | None, own: dict[str, Any], *, mount: str | None = None) -> int:
+def run(app: Application, listeners: list[int], worker: Worker | None, own: dict[str, Any], *, mount: str | None = None) -> int:
     """Serves until the worker should leave; its exit status."""
     Responder.check(**own)
 
     async def main() -> int:
-        with socket.socket(fileno=socket.dup(listener)) as listening:
+        with contextlib.ExitStack() as stack:
+            listening = [stack.enter_context(socket.socket(fileno=socket.dup(listener))) for listener in listeners]
             return await Server(app, listening, worker, own, mount).run()
 
     return asyncio.run(main())

@@ -148,6 +148,14 @@ class Pool:
         fd = self._native.listener(0)
         return -1 if fd is None else fd
 
+    @property
+    def listeners(self) -> list[int]:
+        """All of them: several addresses may have been asked for, and a host name may mean several."""
+        found: list[int] = []
+        while (fd := self._native.listener(len(found))) is not None:
+            found.append(fd)
+        return found
+
     def connections(self) -> Iterator[socket.socket]:
         """In a worker: accepted connections, one at a time; ends when the worker should leave. While the caller works on one,
         a TERM or a reload waits."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import gc
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -12,9 +15,9 @@ import time
 from typing import Any
 
 from . import loading, wsgi
-from ._fcgiguard import Crew, Responder, Worker, is_listening
+from ._fcgiguard import Crew, Request, Responder, Worker, is_listening
 from .autoreload import Watcher
-from .errors import make
+from .errors import Error, make
 from .pool import Pool
 
 log = logging.getLogger("fcgiguard")
@@ -58,13 +61,63 @@ class ServingPool(Pool):
             self.reload(f"{path} changed")
 
 
-def _crew(app: Any, listener: int, crew: Crew, threads: int, own: dict[str, Any], run_options: dict[str, Any]) -> int:
+class Several:
+    """Responders on several listening sockets, served in turn by one thread as if they were one."""
+
+    def __init__(self, listeners: list[int], worker: Worker | None, crew: Crew, own: dict[str, Any]) -> None:
+        self.worker, self.crew = worker, crew
+        self.responders = collections.deque(Responder(listener, crew, **own) for listener in listeners)
+        self.last: Request | None = None
+
+    def accept(self) -> Request | None:
+        """The next request of any of them; None: leave."""
+        if self.last is not None and self.last.open:
+            # One whose client left; its end must not wait for its responder's turn.
+            with contextlib.suppress(Error):
+                self.last.finish()
+        self.last = None
+        while True:
+            waits: list[float] = []
+            gone = 0
+            for responder in list(self.responders):
+                found = responder.poll()
+                if isinstance(found, Request):
+                    # The others come first the next time.
+                    self.responders.remove(responder)
+                    self.responders.append(responder)
+                    self.last = found
+                    return found
+                if found is False:
+                    gone += 1
+                elif found is not None:
+                    waits.append(found)
+            if gone == len(self.responders):
+                return None
+            poller = select.poll()
+            for responder in self.responders:
+                poller.register(responder.fileno(), select.POLLIN)
+            if self.worker is not None:
+                poller.register(self.worker.lifeline, select.POLLIN)
+            news = poller.poll(min(waits, default=1.0) * 1000)
+            if self.worker is not None and any(fd == self.worker.lifeline for fd, _events in news):
+                self.worker.look()
+            if self.crew.leaving:
+                self.crew.leave()
+
+
+def _responder(listeners: list[int], worker: Worker | None, crew: Crew | None, own: dict[str, Any]) -> Responder | Several:
+    if len(listeners) == 1:
+        return Responder(listeners[0], crew or worker, **own)
+    return Several(listeners, None if crew else worker, crew or Crew(worker), own)
+
+
+def _crew(app: Any, listeners: list[int], crew: Crew, threads: int, own: dict[str, Any], run_options: dict[str, Any]) -> int:
     """Serves in so many threads until all are to leave; this thread handles signals meanwhile."""
     failed: list[BaseException] = []
 
     def life() -> None:
         try:
-            wsgi.run(app, Responder(listener, crew, **own), **run_options)
+            wsgi.run(app, _responder(listeners, None, crew, own), **run_options)
         except BaseException as error:
             if not isinstance(error, SystemExit):
                 log.exception("a thread failed")
@@ -85,7 +138,7 @@ def _crew(app: Any, listener: int, crew: Crew, threads: int, own: dict[str, Any]
     return 1 if failed else 0
 
 
-def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, threads: int, own: dict[str, Any],
+def _work(app: Any, listeners: list[int], worker: Worker | None, asgi: bool, threads: int, own: dict[str, Any],
           run_options: dict[str, Any], heard: list[int] | None = None) -> int:
     """A worker's life, from loading the application to the last request."""
     responder: Responder | Crew | None = None
@@ -116,18 +169,20 @@ def _work(app: Any, listener: int, worker: Worker | None, asgi: bool, threads: i
         gc.freeze()
     if threads > 1:
         # Two threads may be woken for one connection: the second must not sleep in accept, where nobody could tell it to leave.
-        os.set_blocking(listener, False)
+        for listener in listeners:
+            os.set_blocking(listener, False)
         responder = crew = Crew(worker)
         if leave:
             crew.leave()
-        return _crew(app, listener, crew, threads, own, {**run_options, "multithread": True})
+        return _crew(app, listeners, crew, threads, own, {**run_options, "multithread": True})
     if asgi:
         from . import asgi as module
-        return 0 if leave else module.run(app, listener, worker, own, mount=run_options["mount"])
-    responder = Responder(listener, worker, **own)
+        return 0 if leave else module.run(app, listeners, worker, own, mount=run_options["mount"])
+    serving = _responder(listeners, worker, None, own)
+    responder = serving.crew if isinstance(serving, Several) else serving
     if leave:
         responder.leave()
-    wsgi.run(app, responder, **run_options)
+    wsgi.run(app, serving, **run_options)
     return 0
 
 
@@ -141,7 +196,7 @@ def serve_here(app: Any, listener: int, *, threads: int = 1, asgi: bool = False,
     former = [signal.getsignal(number) for number in numbers]
     run_options = {"mount": wsgi.clean_mount(mount), "multiprocess": multiprocess}
     try:
-        code = _work(app, listener, Worker.from_environment(), asgi, threads, own, run_options, heard)
+        code = _work(app, [listener], Worker.from_environment(), asgi, threads, own, run_options, heard)
     finally:
         for number, handler in zip(numbers, former):
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
@@ -194,4 +249,4 @@ def serve(app: Any, *, preload: bool = False, asgi: bool = False, threads: int |
     worker = pool.manage()
     if worker is None:
         return pool.exit_code
-    sys.exit(_work(app, pool.listener, worker, asgi, threads, own, run_options))
+    sys.exit(_work(app, pool.listeners, worker, asgi, threads, own, run_options))

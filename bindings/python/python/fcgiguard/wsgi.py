@@ -7,10 +7,10 @@ import logging
 import os
 import stat
 import sys
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator, Protocol
 from urllib.parse import unquote_to_bytes
 
-from ._fcgiguard import Request, Responder
+from ._fcgiguard import Request
 from .errors import ClientGone, Error, make
 
 log = logging.getLogger("fcgiguard.wsgi")
@@ -248,7 +248,13 @@ def clean_mount(mount: str | None) -> str | None:
     return mount
 
 
-def run(app: Application, responder: Responder, *, mount: str | None = None, multiprocess: bool = True,
+class Source(Protocol):
+    """Where requests come from: a Responder, or several."""
+
+    def accept(self) -> Request | None: ...
+
+
+def run(app: Application, responder: Source, *, mount: str | None = None, multiprocess: bool = True,
         multithread: bool = False) -> int:
     """Serves until the responder says leave; the number of requests.
 

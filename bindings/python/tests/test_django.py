@@ -311,3 +311,16 @@ def test_settings_hold_the_options_and_the_command_line_wins(project):
     with runfcgi(project, "socket=s", workers=2) as site:
         assert site.version() == "one" and len(children(site.process.pid)) == 2 and not (project / "other").exists()
         assert manage(project, "fcgistatus").returncode == 0
+
+
+def test_the_site_over_asgi(project, folder):
+    large = os.urandom(1 << 20) * 5
+    with runfcgi(project, "--asgi", "socket=s", "socket_mode=0666", "workers=1") as site:
+        with web.apache(folder, site.address) as front:
+            assert front.get("/hello").body == b"one"
+            login(front)
+            body, kind = multipart(large)
+            connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60)
+            connection.request("POST", "/upload", body, {"Content-Type": kind})
+            assert connection.getresponse().read().decode() == f"{len(large)} {hashlib.sha256(large).hexdigest()}"
+            connection.close()

@@ -9,5 +9,7 @@ export CARGO_TARGET_DIR="$root/target/python"
     --interpreter "$(.deps/venv/bin/python -c 'import sys; print(sys.executable)')"
 .deps/venv/bin/python -m venv target/check/python/venv
 target/check/python/venv/bin/pip install --quiet --no-index target/check/python/*.whl
-target/check/python/venv/bin/pip install --quiet pytest
-target/check/python/venv/bin/python -m pytest -q bindings/python/tests
+# The wheel must need nothing beside itself: it is installed and asked before the tools of its tests come in.
+target/check/python/venv/bin/python -m fcgiguard --version >/dev/null
+target/check/python/venv/bin/pip install --quiet pytest pytest-timeout 'django>=5.2' 'mypy>=1.15'
+target/check/python/venv/bin/python -m pytest -q --timeout 120 bindings/python/tests

@@ -7,14 +7,18 @@ use fcgi_core::conn::trace::Trace as CoreTrace;
 use fcgi_core::manager::executor::{Host, Manager, Mode, Step};
 use fcgi_core::manager::options::{PoolOptions, OPTIONS};
 use fcgi_core::manager::worker::{Waited, Worker as CoreWorker};
-use fcgi_core::probe::Probe;
+use fcgi_core::probe::{Probe, Prober as CoreProber};
 use fcgi_core::{Code, Coded};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 mod client;
+mod connection;
+mod crew;
 mod errors;
+mod responder;
 
 use errors::raise;
 
@@ -107,9 +111,7 @@ impl Pool {
     fn step(&mut self, py: Python<'_>, timeout_ms: i64) -> PyResult<i32> {
         // Fork needs the GIL, and step may fork at any point: the wait is done here, without it, and the step does not wait.
         let manager = self.running(py)?;
-        manager
-            .wait_without(timeout_ms, |wait| py.detach(|| wait()))
-            .map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        manager.wait_without(timeout_ms, |wait| py.detach(wait)).map_err(|e| raise(py, e.code(), &e.to_string()))?;
         let step = manager.step(0).map_err(|e| raise(py, e.code(), &e.to_string()))?;
         Ok(match step {
             Step::Idle => 0,
@@ -170,7 +172,7 @@ impl Pool {
     /// In a new worker, once: its link to the manager.
     fn worker(&mut self, py: Python<'_>) -> PyResult<Worker> {
         match self.worker.take() {
-            Some(worker) => Ok(Worker(worker)),
+            Some(worker) => Ok(Worker(Arc::new(worker))),
             None => Err(raise(py, Code::WrongState, "this process is not a new worker of the pool")),
         }
     }
@@ -178,14 +180,16 @@ impl Pool {
 
 /// A worker's link to its manager.
 #[pyclass(unsendable, module = "fcgiguard._fcgiguard")]
-struct Worker(CoreWorker);
+struct Worker(Arc<CoreWorker>);
 
 #[pymethods]
 impl Worker {
     /// Of this process, if a manager started it in exec mode.
     #[staticmethod]
     fn from_environment(py: Python<'_>) -> PyResult<Option<Worker>> {
-        CoreWorker::from_environment().map(|w| w.map(Worker)).map_err(|e| raise(py, e.code(), &e.to_string()))
+        CoreWorker::from_environment()
+            .map(|w| w.map(|w| Worker(Arc::new(w))))
+            .map_err(|e| raise(py, e.code(), &e.to_string()))
     }
 
     fn ready(&self) {
@@ -215,8 +219,22 @@ impl Worker {
         self.0.is_leaving()
     }
 
+    /// Readable when the manager nudges or has died: then `look`.
+    #[getter]
+    fn lifeline(&self) -> i32 {
+        self.0.lifeline_fd()
+    }
+
+    fn look(&self) {
+        self.0.look_at_lifeline();
+    }
+
     fn extend_deadline(&self, seconds: f64) {
         self.0.extend_deadline((seconds.max(0.0) * 1000.0) as u64);
+    }
+
+    fn status(&self, text: &str) {
+        self.0.status(text);
     }
 
     fn fatal(&self, why: &str) {
@@ -275,6 +293,53 @@ fn probe_many_json(
     Ok(found.into_iter().flatten().collect())
 }
 
+/// Probes under way, for an event loop: wait for `fileno()` or `wake_in()`, then `step()`.
+#[pyclass(frozen, module = "fcgiguard._fcgiguard")]
+struct Prober(Mutex<CoreProber>);
+
+impl Prober {
+    fn inner(&self) -> MutexGuard<'_, CoreProber> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Prober {
+    #[new]
+    fn new(py: Python<'_>, address: &str, options: Vec<(String, String)>) -> PyResult<Prober> {
+        let mut probe = Probe::new();
+        for (name, value) in &options {
+            probe.set(name, value).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        }
+        if let Some(fault) = probe.faults().first() {
+            return Err(raise(py, fault.code(), &fault.to_string()));
+        }
+        let address = Address::parse(address).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        let mut prober = CoreProber::new(&probe).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        prober.add(&address);
+        Ok(Prober(Mutex::new(prober)))
+    }
+
+    fn fileno(&self) -> i32 {
+        self.inner().fd()
+    }
+
+    /// Seconds until step is due by itself; None when nothing is under way.
+    fn wake_in(&self) -> Option<f64> {
+        self.inner().wake_in_ms().map(|ms| ms as f64 / 1000.0)
+    }
+
+    /// Moves on without waiting; the report as (JSON, line) once it is there.
+    fn step(&self, py: Python<'_>) -> PyResult<Option<(String, String)>> {
+        let ended = self.inner().step(0).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        match ended.into_iter().next().map(|finished| finished.result) {
+            None => Ok(None),
+            Some(Ok(report)) => Ok(Some((report.to_json(), report.to_string()))),
+            Some(Err(error)) => Err(raise(py, error.code(), &error.to_string())),
+        }
+    }
+}
+
 /// (number, name, meaning, advice) of every error code.
 #[pyfunction]
 fn error_table() -> Vec<(i32, &'static str, &'static str, &'static str)> {
@@ -293,7 +358,16 @@ fn _fcgiguard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Trace>()?;
     module.add_class::<client::Client>()?;
     module.add_class::<Pool>()?;
+    module.add_class::<Prober>()?;
     module.add_class::<Worker>()?;
+    module.add_class::<connection::Connection>()?;
+    module.add_class::<crew::Crew>()?;
+    module.add_function(wrap_pyfunction!(connection::parse_duration, module)?)?;
+    module.add_class::<responder::Responder>()?;
+    module.add_class::<responder::Request>()?;
+    module.add_class::<responder::Input>()?;
+    module.add_function(wrap_pyfunction!(responder::is_listening, module)?)?;
+    module.add_function(wrap_pyfunction!(responder::parse_address, module)?)?;
     module.add_function(wrap_pyfunction!(probe_json, module)?)?;
     module.add_function(wrap_pyfunction!(probe_many_json, module)?)?;
     module.add_function(wrap_pyfunction!(error_table, module)?)?;

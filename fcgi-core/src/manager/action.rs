@@ -68,6 +68,8 @@ pub enum Event {
     Ready { slot: Slot, how: ReadyHow },
     /// The worker's process has ended and was reaped; `served` is how many requests its line counts.
     Exited { slot: Slot, ended: Ended, served: u64 },
+    /// A worker said what it is at; of one that does not start this is the reason.
+    Status { slot: Slot, text: String },
     /// The worker says that restarting cannot help.
     Fatal { slot: Slot, why: String },
     /// What the scoreboard shows, once per `sample_interval`. `queue` is the listen queue: (waiting, limit), if known.

@@ -825,6 +825,7 @@ impl Manager {
         match line.split_once('=') {
             Some(("READY", "1")) => self.is_ready(slot, ReadyHow::Said),
             None if line.is_empty() => self.is_ready(slot, ReadyHow::Said),
+            Some(("STATUS", text)) => self.policy.handle(now, Event::Status { slot, text: text.to_owned() }),
             Some(("FATAL", why)) => self.policy.handle(now, Event::Fatal { slot, why: why.to_owned() }),
             _ => {}
         }
@@ -905,7 +906,7 @@ impl Manager {
         for line in printed {
             self.tell(Level::Info, "output", Some(who), line);
         }
-        for line in said.iter().filter(|line| line.starts_with("FATAL=")) {
+        for line in said.iter().filter(|line| line.starts_with("FATAL=") || line.starts_with("STATUS=")) {
             self.heard(slot, line);
         }
         let mut served = 0;

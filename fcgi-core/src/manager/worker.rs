@@ -118,6 +118,11 @@ impl Worker {
         self.say("READY=1\n");
     }
 
+    /// Tells the manager what this worker is at; before it is ready, the reason if it exits instead.
+    pub fn status(&self, text: &str) {
+        self.say(&format!("STATUS={}\n", text.replace(['\n', '\r'], " ")));
+    }
+
     /// Tells the manager that restarting cannot help: it stops the whole pool. The worker should exit then.
     pub fn fatal(&self, why: &str) {
         self.say(&format!("FATAL={}\n", why.replace(['\n', '\r'], " ")));

@@ -7,29 +7,37 @@
 
 from __future__ import annotations
 
-from ._fcgiguard import Worker, __version__, error_table, option_table
-from .errors import Error, InternalError, PoolError, ProtocolError, RequestError, SystemCallError, UsageError
+from ._fcgiguard import Request, Responder, Worker, __version__, error_table, option_table
+from .control import Control
+from .errors import ClientGone, Error, InternalError, PoolError, ProtocolError, RequestError, SystemCallError, UsageError
 from .pool import Event, Pool
 from .client import Client, Response
-from .probing import ProbeReport, probe, probe_many
+from .probing import ProbeReport, aprobe, probe, probe_many
+from .serving import serve
 
 __all__ = [
+    "Client",
+    "ClientGone",
+    "Control",
     "Error",
     "Event",
     "InternalError",
     "Pool",
     "PoolError",
-    "Client",
-    "Response",
     "ProbeReport",
     "ProtocolError",
+    "Request",
     "RequestError",
+    "Responder",
+    "Response",
     "SystemCallError",
     "UsageError",
     "Worker",
     "__version__",
+    "aprobe",
     "error_table",
     "option_table",
     "probe",
     "probe_many",
+    "serve",
 ]

@@ -38,6 +38,10 @@ class RequestError(Error):
     """The request is over, aborted, or the worker is leaving."""
 
 
+class ClientGone(RequestError, ConnectionAbortedError):
+    """The web server gave the request up, or is gone; as an OSError, which is what WSGI programs expect of a body."""
+
+
 class InternalError(Error):
     """A fault of fcgiguard itself. Please report it."""
 
@@ -47,4 +51,6 @@ _GROUPS = {1: UsageError, 2: UsageError, 3: ProtocolError, 4: SystemCallError, 5
 
 def make(code: int, name: str, message: str) -> Error:
     """The exception of a code; called by the native half."""
+    if name == "aborted":
+        return ClientGone(message, code, name)
     return _GROUPS.get(-code // 100, Error)(message, code, name)

@@ -55,6 +55,10 @@ class Pool:
         """What the process should exit with, once the pool has ended."""
         return self._native.exit_code
 
+    def option(self, name: str) -> str | None:
+        """The value of an option as text; None if there is no such option."""
+        return self._native.get(name)
+
     @property
     def addresses(self) -> list[str]:
         """Where the pool listens."""
@@ -72,6 +76,9 @@ class Pool:
         """Told of everything that happens; logs it. Override for more."""
         who = f"[{event.pid}]" if event.pid else ""
         log.log(_LEVELS.get(event.level, logging.INFO), "%s%s: %s", event.pool, who, event.text)
+
+    def on_round(self) -> None:
+        """Called in the manager after each round of its loop, at least once a second. Does nothing; override."""
 
     def events(self) -> Iterator[Event]:
         """The events that wait."""
@@ -114,6 +121,7 @@ class Pool:
                     self._native.signal(pending.pop(0))
                 for event in self.events():
                     self.on_event(event)
+                self.on_round()
                 if step == _ENDED:
                     return None
         finally:
@@ -139,6 +147,14 @@ class Pool:
         """The listening descriptor."""
         fd = self._native.listener(0)
         return -1 if fd is None else fd
+
+    @property
+    def listeners(self) -> list[int]:
+        """All of them: several addresses may have been asked for, and a host name may mean several."""
+        found: list[int] = []
+        while (fd := self._native.listener(len(found))) is not None:
+            found.append(fd)
+        return found
 
     def connections(self) -> Iterator[socket.socket]:
         """In a worker: accepted connections, one at a time; ends when the worker should leave. While the caller works on one,

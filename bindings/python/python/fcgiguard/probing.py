@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping
 
-from ._fcgiguard import probe_json, probe_many_json
+from ._fcgiguard import Prober, probe_json, probe_many_json
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,34 @@ def probe(address: str, *, timeout: str | float | None = None, method: str | Non
     options = dict(timeout=timeout, method=method, script=script, expect_status=expect_status, expect_header=expect_header,
                    expect_body=expect_body)
     return _report(probe_json(address, _options(params, options)))
+
+
+async def aprobe(address: str, *, timeout: str | float | None = None, method: str | None = None,
+                 params: Mapping[str, str] | None = None, script: str | None = None, expect_status: int | str | None = None,
+                 expect_header: str | None = None, expect_body: str | None = None) -> ProbeReport:
+    """As probe, on asyncio's loop: no thread, one descriptor beside the connection's. Many at once: asyncio.gather.
+
+    A host name is resolved in place, by the system's resolver, which the loop waits for; give numeric addresses where that matters.
+    """
+    # Half of a worker's imports, were it at the top.
+    import asyncio
+
+    options = dict(timeout=timeout, method=method, script=script, expect_status=expect_status, expect_header=expect_header,
+                   expect_body=expect_body)
+    prober = Prober(address, _options(params, options))
+    loop = asyncio.get_running_loop()
+    news = asyncio.Event()
+    loop.add_reader(prober.fileno(), news.set)
+    try:
+        while (found := prober.step()) is None:
+            news.clear()
+            try:
+                await asyncio.wait_for(news.wait(), prober.wake_in())
+            except asyncio.TimeoutError:
+                pass
+    finally:
+        loop.remove_reader(prober.fileno())
+    return _report(found)
 
 
 def probe_many(addresses: Iterable[str], **options: Any) -> list[ProbeReport]:

@@ -61,6 +61,8 @@ struct Worker {
     why_leaving: &'static str,
     /// Given up before it was started.
     unborn: bool,
+    /// Its last STATUS.
+    said: String,
 }
 
 struct Reload {
@@ -212,6 +214,11 @@ impl Policy {
             }
             Event::Ready { slot, how } => self.on_ready(now, slot, how),
             Event::Exited { slot, ended, served } => self.on_exit(now, slot, ended, served),
+            Event::Status { slot, text } => {
+                if let Some(worker) = self.workers.iter_mut().find(|w| w.slot == slot) {
+                    worker.said = text;
+                }
+            }
             Event::Fatal { slot, why } => {
                 self.tell_worker(
                     Level::Error,
@@ -323,6 +330,7 @@ impl Policy {
             drain_again_at: 0,
             why_leaving: "",
             unborn: false,
+            said: String::new(),
         }
     }
 
@@ -383,7 +391,8 @@ impl Policy {
         }
         match worker.phase {
             Phase::Starting => {
-                self.failed_start(now, Some(worker.generation), &format!("a worker {text} before it was ready"))
+                let said = if worker.said.is_empty() { String::new() } else { format!(": {}", worker.said) };
+                self.failed_start(now, Some(worker.generation), &format!("a worker {text} before it was ready{said}"))
             }
             Phase::Ready => {
                 // Status 0 is a worker that left by itself (its own limit of requests): replaced, and no failure. But one

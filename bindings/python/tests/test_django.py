@@ -1,0 +1,326 @@
+"""A project as django-admin makes it, on `manage.py runfcgi`, through real web servers."""
+
+import hashlib
+import http.client
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.parse
+from pathlib import Path
+
+import fcgi
+import pytest
+import web
+from process import Process, children, wait_until
+
+pytest.importorskip("django")
+
+VIEWS = '''
+import hashlib, os, time
+from django.http import FileResponse, HttpResponse, StreamingHttpResponse
+from django.views.decorators.csrf import csrf_exempt
+VERSION = "one"
+
+def hello(request):
+    return HttpResponse(VERSION, headers={"X-Worker": str(os.getpid()), "X-Url": request.build_absolute_uri()})
+
+@csrf_exempt
+def upload(request):
+    file = request.FILES["file"]
+    digest = hashlib.sha256()
+    for chunk in file.chunks():
+        digest.update(chunk)
+    return HttpResponse(f"{file.size} {digest.hexdigest()}")
+
+def stream(request):
+    def pieces():
+        yield b"first\\n"
+        time.sleep(1.5)
+        yield b"last\\n"
+    return StreamingHttpResponse(pieces(), content_type="text/plain", headers={"X-Accel-Buffering": "no"})
+
+def download(request):
+    return FileResponse(open("large.bin", "rb"))
+'''
+URLS = '''
+from django.contrib import admin
+from django.urls import path
+from . import views
+urlpatterns = [path("admin/", admin.site.urls), path("hello", views.hello), path("upload", views.upload),
+               path("stream", views.stream), path("download", views.download)]
+'''
+
+
+def manage(folder, *arguments, **env):
+    return subprocess.run([sys.executable, "manage.py", *arguments], cwd=folder, capture_output=True, text=True, timeout=60,
+                          env={**os.environ, **env})
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A project with a database and a superuser, made once."""
+    top = tmp_path_factory.mktemp("django")
+    subprocess.run([sys.executable, "-m", "django", "startproject", "site1", "."], cwd=top, check=True, timeout=60)
+    settings = top / "site1" / "settings.py"
+    text = settings.read_text().replace("INSTALLED_APPS = [", 'INSTALLED_APPS = [\n    "fcgiguard.django",')
+    settings.write_text(text + '\nALLOWED_HOSTS = ["*"]\nSTATIC_ROOT = BASE_DIR / "static"\nimport os\n'
+                        'DEBUG = os.environ.get("DEBUG") == "1"\n')
+    (top / "site1" / "views.py").write_text(VIEWS)
+    (top / "site1" / "urls.py").write_text(URLS)
+    for arguments in (["migrate", "-v0"], ["collectstatic", "--noinput", "-v0"],
+                      ["createsuperuser", "--noinput", "--username", "root", "--email", "root@example.org"]):
+        made = manage(top, *arguments, DJANGO_SUPERUSER_PASSWORD="secret")
+        assert made.returncode == 0, made.stderr
+    return top
+
+
+@pytest.fixture
+def project(template, folder):
+    import shutil
+    shutil.copytree(template, folder, dirs_exist_ok=True)
+    return Path(folder)
+
+
+class Running:
+    def __init__(self, project, process):
+        self.project, self.process, self.address = project, process, str(project / "s")
+
+    def log(self):
+        return self.process.output()
+
+    def ask(self, path="/hello", timeout=30.0):
+        return fcgi.request(self.address, {"SCRIPT_NAME": "", "PATH_INFO": path, "HTTP_HOST": "localhost"}, timeout=timeout)
+
+    def version(self):
+        return self.ask().body.decode()
+
+    def views(self, text):
+        (self.project / "site1" / "views.py").write_text(text)
+
+
+def runfcgi(project, *arguments, workers=1, debug="0"):
+    """A context manager; the site is up when it yields."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def made():
+        argv = [sys.executable, "manage.py", "runfcgi", *arguments]
+        env = {"DEBUG": debug, "PYTHONDONTWRITEBYTECODE": "1"}
+        with Process(argv, str(project), name="runfcgi", env=env) as running:
+            wait_until("ready", lambda: running.output().count("ready after") >= workers or not running.running(), 40.0)
+            assert running.running(), running.output()
+            yield Running(project, running)
+    return made()
+
+
+NGINX_STATIC = "client_max_body_size 200m; }} location /static/ {{ alias {folder}/static/;"
+
+
+def test_admin_login_static_upload_and_streaming_through_nginx(project, folder):
+    large = os.urandom(1 << 20) * 50
+    (project / "large.bin").write_bytes(large[: 5 << 20])
+    with runfcgi(project, "socket=s", "socket_mode=0666", "workers=2", workers=2) as site:
+        extra = NGINX_STATIC.format(folder=folder)
+        with web.nginx(folder, site.address, extra=extra) as front:
+            answer = front.get("/hello?a=1")
+            assert answer.status == 200 and answer.body == b"one"
+            # Debian's fastcgi_params have HTTP_HOST as $host, which is without the port.
+            assert answer.head["x-url"] == "http://127.0.0.1/hello?a=1"
+            assert front.get("/static/admin/css/base.css").status == 200
+            login(front)
+            body, kind = multipart(large)
+            connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60)
+            connection.request("POST", "/upload", body, {"Content-Type": kind})
+            assert connection.getresponse().read().decode() == f"{len(large)} {hashlib.sha256(large).hexdigest()}"
+            connection.request("GET", "/stream")
+            response = connection.getresponse()
+            import time
+            begun = time.monotonic()
+            assert response.readline() == b"first\n"
+            first = time.monotonic() - begun
+            assert response.read() == b"last\n" and time.monotonic() - begun > first + 0.5, "the answer was held back"
+            connection.request("GET", "/download")
+            assert connection.getresponse().read() == large[: 5 << 20]
+            connection.close()
+
+
+def test_admin_login_and_upload_through_apache(project, folder):
+    large = os.urandom(1 << 20) * 10
+    with runfcgi(project, "--socket", "s", "--socket-mode", "0666", "--workers", "1") as site:
+        with web.apache(folder, site.address) as front:
+            login(front)
+            body, kind = multipart(large)
+            connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60)
+            connection.request("POST", "/upload", body, {"Content-Type": kind})
+            assert connection.getresponse().read().decode() == f"{len(large)} {hashlib.sha256(large).hexdigest()}"
+            connection.close()
+
+
+def multipart(content):
+    edge = "edge1234567890"
+    body = (f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="f.bin"\r\nContent-Type: '
+            f"application/octet-stream\r\n\r\n").encode() + content + f"\r\n--{edge}--\r\n".encode()
+    return body, f"multipart/form-data; boundary={edge}"
+
+
+def login(front):
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=30)
+    connection.request("GET", "/admin/login/?next=/admin/")
+    response = connection.getresponse()
+    page = response.read().decode()
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page).group(1)
+    cookie = response.headers["Set-Cookie"].split(";")[0]
+    form = urllib.parse.urlencode({"csrfmiddlewaretoken": token, "username": "root", "password": "secret", "next": "/admin/"})
+    connection.request("POST", "/admin/login/?next=/admin/", form, {"Cookie": cookie, "Content-Type": "application/x-www-form-urlencoded",
+                       "Referer": f"http://127.0.0.1:{front.port}/admin/login/"})
+    response = connection.getresponse()
+    response.read()
+    assert response.status == 302 and response.headers["Location"] == "/admin/"
+    session = "; ".join(value.split(";")[0] for value in response.headers.get_all("Set-Cookie"))
+    connection.request("GET", "/admin/", headers={"Cookie": session})
+    page = connection.getresponse().read().decode()
+    assert "Site administration" in page and "Log out" in page
+    connection.close()
+
+
+def test_a_syntax_error_in_views_at_hup_leaves_the_old_code_serving_and_says_where(project):
+    from fcgiguard import Control, PoolError
+    with runfcgi(project, "socket=s", "workers=2", f"control=unix:{project}/c", workers=2) as site:
+        site.views(VIEWS + "\ndef broken(:\n    pass\n")
+        line = VIEWS.count("\n") + 2
+        where = f"site1/views.py:{line}: SyntaxError"
+        with pytest.raises(PoolError) as caught:
+            Control(f"unix:{project}/c").reload(wait=True)
+        assert where in str(caught.value) and caught.value.name == "reload_failed"
+        site.process.signal(signal.SIGHUP)
+        wait_until("said again", lambda: site.log().count("reload given up") >= 2, 30.0)
+        assert where in site.log() and {site.version() for _ in range(6)} == {"one"}
+        site.views(VIEWS.replace('"one"', '"mended"'))
+        Control(f"unix:{project}/c").reload(wait=True)
+        assert {site.version() for _ in range(6)} == {"mended"}
+
+
+def test_hup_and_a_killed_worker_under_load_lose_no_more_than_the_killed_ones_own(project, folder):
+    with runfcgi(project, "socket=s", "socket_mode=0666", "workers=3", workers=3) as site:
+        with web.nginx(folder, site.address) as front:
+            stop, lost, served = threading.Event(), [], []
+
+            def load():
+                while not stop.is_set():
+                    try:
+                        answer = front.get("/hello", timeout=60.0)
+                        (served if answer.status == 200 else lost).append(answer.body)
+                    except (OSError, http.client.HTTPException) as error:
+                        lost.append(repr(error))
+
+            threads = [threading.Thread(target=load) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            try:
+                wait_until("load", lambda: len(served) > 20, 30.0)
+                before = set(children(site.process.pid))
+                site.views(VIEWS.replace('"one"', '"two"'))
+                site.process.signal(signal.SIGHUP)
+                wait_until("all new", lambda: not before & set(children(site.process.pid)), 60.0)
+                assert lost == [] and site.version() == "two"
+                for _ in range(3):
+                    victim = children(site.process.pid)[0]
+                    os.kill(victim, signal.SIGKILL)
+                    wait_until("replaced", lambda: victim not in children(site.process.pid)
+                               and len(children(site.process.pid)) == 3, 30.0)
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join(90)
+            assert len(lost) <= 3, lost
+
+
+def test_changed_code_is_picked_up_under_debug(project):
+    with runfcgi(project, "socket=s", "workers=1", debug="1") as site:
+        assert site.version() == "one"
+        site.views(VIEWS.replace('"one"', '"edited"'))
+        wait_until("edited", lambda: site.version() == "edited", 30.0)
+        assert "views.py changed" in site.log()
+
+
+def test_code_is_left_alone_without_debug(project):
+    with runfcgi(project, "socket=s", "workers=1") as site:
+        assert "--autoreload" not in Path(f"/proc/{site.process.pid}/cmdline").read_text()
+
+
+def test_old_options_mean_what_they_meant_and_the_status_shows_it(project):
+    with runfcgi(project, "method=prefork", "socket=s", "minspare=1", "maxspare=2", "maxchildren=4", "maxrequests=100",
+                 f"pidfile={project}/pid", "daemonize=false", f"control=unix:{project}/c") as site:
+        assert int((project / "pid").read_text()) == site.process.pid
+        assert site.version() == "one"
+        shown = manage(project, "fcgistatus", "--control", f"unix:{project}/c")
+        assert shown.returncode == 0 and "pool" in shown.stdout, shown
+        import json
+        shown = manage(project, "fcgistatus", "--json", "--control", f"unix:{project}/c")
+        assert "workers" in shown.stdout and json.loads(shown.stdout)
+
+
+def test_host_and_port(project):
+    from process import free_port
+    port = free_port()
+    with runfcgi(project, "host=127.0.0.1", f"port={port}", "workers=1"):
+        answer = fcgi.request(f"127.0.0.1:{port}", {"SCRIPT_NAME": "", "PATH_INFO": "/hello", "HTTP_HOST": "x"}, timeout=30)
+        assert answer.body == b"one"
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["daemonize=true", "socket=s"], "ExecStart="),
+    (["--daemonize", "true", "socket=s"], "supervisor"),
+    (["outlog=/tmp/out", "socket=s"], "2>>/tmp/out"),
+    (["protocol=scgi", "socket=s"], "only fcgi"),
+    (["socket=s", "port=80"], "not together"),
+    (["host=localhost"], "port"),
+    (["socket=s", "minspear=3"], "no such option"),
+    (["socket=s", "workers=many"], "workers"),
+])
+def test_what_cannot_be_had_is_refused_with_what_to_write(project, arguments, said):
+    answer = manage(project, "runfcgi", *arguments)
+    assert answer.returncode == 1 and said in answer.stderr and "Traceback" not in answer.stderr
+    assert not (project / "s").exists()
+
+
+@pytest.mark.parametrize("value, said", [
+    ('"unix:s"', "E001"),
+    ('{"daemonize": True, "socket": "s"}', "E002"),
+    ('{"lisen": "unix:s"}', "E002"),
+    ('{"listen": "unix:/nowhere/here/s"}', "E004"),
+    ('{"workers": "many", "body_timeout": "soon"}', "E003"),
+    ('{"method": "threaded"}', "W001"),
+    ('{"mount": "/app"}\nFORCE_SCRIPT_NAME = "/app"', "W002"),
+])
+def test_wrong_settings_are_found_by_check(project, value, said):
+    with open(project / "site1" / "settings.py", "a") as file:
+        file.write(f"\nFCGIGUARD = {value}\n")
+    answer = manage(project, "check")
+    assert f"fcgiguard.{said}" in answer.stderr, answer.stderr
+    assert (answer.returncode == 1) == said.startswith("E")
+
+
+def test_settings_hold_the_options_and_the_command_line_wins(project):
+    with open(project / "site1" / "settings.py", "a") as file:
+        file.write('\nFCGIGUARD = {"listen": "unix:other", "workers": 2, "control": f"unix:{BASE_DIR}/c", "keep_conn": False}\n')
+    assert manage(project, "check").returncode == 0
+    with runfcgi(project, "socket=s", workers=2) as site:
+        assert site.version() == "one" and len(children(site.process.pid)) == 2 and not (project / "other").exists()
+        assert manage(project, "fcgistatus").returncode == 0
+
+
+def test_the_site_over_asgi(project, folder):
+    large = os.urandom(1 << 20) * 5
+    with runfcgi(project, "--asgi", "socket=s", "socket_mode=0666", "workers=1") as site:
+        with web.apache(folder, site.address) as front:
+            assert front.get("/hello").body == b"one"
+            login(front)
+            body, kind = multipart(large)
+            connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60)
+            connection.request("POST", "/upload", body, {"Content-Type": kind})
+            assert connection.getresponse().read().decode() == f"{len(large)} {hashlib.sha256(large).hexdigest()}"
+            connection.close()

@@ -1,0 +1,212 @@
+"""serve() and python -m fcgiguard: options from the table, reload, broken deploys, workers that die."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import fcgi
+import pytest
+from process import Process, children, wait_until
+
+import fcgiguard
+
+HELLO = """
+    import os
+    VERSION = "one"
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain"), ("X-Worker", str(os.getpid()))])
+        return [VERSION.encode()]
+    class Site:
+        app = staticmethod(application)
+    def make():
+        return application
+    number = 5
+"""
+
+
+def body(site):
+    return site.ask().body.decode()
+
+
+@pytest.mark.parametrize("name", ["app", "app:application", "app:make()", "app:Site.app"])
+def test_an_application_is_found_by_name(serve, name):
+    with serve(HELLO, app=name) as site:
+        assert body(site) == "one"
+
+
+def run(folder, *arguments):
+    found = subprocess.run([sys.executable, "-X", "dev", "-W", "error", "-m", "fcgiguard", *arguments], cwd=folder,
+                           capture_output=True, text=True, timeout=30)
+    return found.returncode, found.stdout, found.stderr
+
+
+def test_every_option_of_the_table_is_a_flag(folder):
+    _code, out, _err = run(folder, "--help")
+    for name, *_rest in fcgiguard.option_table():
+        assert "--" + name.replace("_", "-") in out
+
+
+@pytest.mark.parametrize("flags, said", [
+    (["--listen", "unix:x", "--workers", "none", "app"], "workers"),
+    (["--listen", "unix:x", "--stop-timeout", "soon", "app"], "stop_timeout"),
+    (["--listen", "unix:x", "--body-timeout", "soon", "app:application"], "body_timeout"),
+    (["--listen", "unix:x", "a b:c"], "expected module"),
+    (["app"], "listen: needed"),
+    (["--listen", "unix:x", "--chdir", "nowhere", "app"], "--chdir"),
+    (["--listen", "unix:x", "--mount", "app", "app"], "mount"),
+    (["--config", "nowhere.toml", "app"], "nowhere.toml" if sys.version_info >= (3, 11) else "needs Python 3.11"),
+])
+def test_a_wrong_option_is_said_before_anything_is_bound(folder, flags, said):
+    code, _out, err = run(folder, *flags)
+    assert code not in (0, None) and said in err and "Traceback" not in err
+    assert not list(Path(folder).glob("x*"))
+
+
+def test_flags_win_over_the_config_file_and_chdir_is_where_the_module_is(folder):
+    pytest.importorskip("tomllib")
+    inner = Path(folder) / "inner"
+    inner.mkdir()
+    (inner / "app.py").write_text("def application(e, s):\n    s('200 OK', [])\n    return [b'inner']\n")
+    (Path(folder) / "conf.toml").write_text('listen = ["unix:app.sock"]\nworkers = 3\nmax-requests = 5\nkeep_conn = false\n')
+    argv = [sys.executable, "-m", "fcgiguard", "--config", "conf.toml", "--workers", "1", "--chdir", "inner", "app"]
+    with Process(argv, folder) as running:
+        wait_until("ready", lambda: "ready after" in running.output() or not running.running())
+        assert len(children(running.pid)) == 1, running.output()
+        assert fcgi.request(str(inner / "app.sock")).body == b"inner"
+
+
+def test_reload_runs_new_code_and_preload_does_not(serve):
+    new = HELLO.replace('"one"', '"two"')
+    with serve(HELLO, workers=2) as site:
+        site.write("app.py", new)
+        assert body(site) == "one"
+        site.process.signal(signal.SIGHUP)
+        wait_until("new code", lambda: {body(site) for _ in range(8)} == {"two"})
+
+
+@pytest.mark.parametrize("flags, app", [([], "app"), (["--threads", "2"], "app"), (["--asgi"], "app:asgi")], ids=["wsgi", "threads", "asgi"])
+def test_several_addresses_are_served_and_a_reload_is_heard_on_each(serve, folder, flags, app):
+    code = HELLO + """
+    async def asgi(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": VERSION.encode()})
+    """
+    with serve(code, "--listen", f"unix:{folder}/second.sock", *flags, app=app) as site:
+        first = children(site.process.pid)
+        for _ in range(5):
+            assert fcgi.request(f"{folder}/second.sock").body == b"one"
+            assert body(site) == "one"
+        site.write("app.py", code.replace('"one"', '"two"'))
+        site.process.signal(signal.SIGHUP)
+        wait_until("a new worker", lambda: len(now := children(site.process.pid)) == 1 and now != first)
+        assert fcgi.request(f"{folder}/second.sock").body == b"two" and body(site) == "two"
+        site.process.signal(signal.SIGTERM)
+        assert site.process.wait(15) == 0, site.log()
+
+
+def test_preloaded_code_stays(serve):
+    with serve(HELLO, "--preload") as site:
+        first = children(site.process.pid)
+        site.write("app.py", HELLO.replace('"one"', '"two"'))
+        site.process.signal(signal.SIGHUP)
+        wait_until("a new worker", lambda: len(now := children(site.process.pid)) == 1 and now != first)
+        assert body(site) == "one"
+
+
+def test_a_broken_deploy_leaves_the_old_code_serving_and_the_log_and_the_reload_say_where(serve):
+    command = Path(__file__).parents[3] / "target" / "release" / "fcgiguard"
+    command = os.environ.get("FCGIGUARD", str(command))
+    with serve(HELLO, "--control", "unix:control.sock", workers=2) as site:
+        site.write("views.py", "def view():\n    return (\n")
+        site.write("app.py", "import views\n" + HELLO.replace("\n    ", "\n"))
+        old = set(children(site.process.pid))
+        site.process.signal(signal.SIGHUP)
+        wait_until("said", lambda: "views.py:2: SyntaxError" in site.log() or "views.py:1: SyntaxError" in site.log())
+        assert {body(site) for _ in range(10)} == {"one"}
+        assert old <= set(children(site.process.pid))
+        if os.path.exists(command):
+            asked = subprocess.run([command, "reload", f"unix:{site.folder}/control.sock", "--wait"], capture_output=True, text=True,
+                                   timeout=60)
+            assert asked.returncode != 0 and "views.py:" in asked.stdout + asked.stderr, asked
+        # Mended: the next reload takes it.
+        site.write("views.py", "")
+        site.write("app.py", HELLO.replace('"one"', '"mended"'))
+        site.process.signal(signal.SIGHUP)
+        wait_until("mended", lambda: {body(site) for _ in range(8)} == {"mended"}, 20.0)
+
+
+def test_under_load_a_reload_loses_nothing_and_a_kill_at_most_its_own_request(serve):
+    with serve(HELLO, workers=3, dev=False) as site:
+        stop, lost, served = threading.Event(), [], []
+
+        def load():
+            while not stop.is_set():
+                try:
+                    served.append(site.ask(timeout=20).head["x-worker"])
+                except (OSError, fcgi.Closed) as error:
+                    lost.append(repr(error))
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(3):
+                before = set(children(site.process.pid))
+                site.process.signal(signal.SIGHUP)
+                wait_until("all new", lambda: not before & set(children(site.process.pid)), 30.0)
+            assert lost == []
+            for _ in range(5):
+                victim = children(site.process.pid)[0]
+                os.kill(victim, signal.SIGKILL)
+                wait_until("replaced", lambda: victim not in children(site.process.pid) and len(children(site.process.pid)) == 3)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(30)
+        assert len(lost) <= 5 and len(served) > 100
+
+
+def test_a_spawned_process_serves_descriptor_0(folder):
+    import socket
+    (Path(folder) / "app.py").write_text("def application(e, s):\n    s('200 OK', [])\n    return [b'spawned']\n")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{folder}/s")
+        listening.listen()
+        with Process([sys.executable, "-X", "dev", "-W", "error", "-m", "fcgiguard", "app"], folder, stdin=listening) as running:
+            assert fcgi.request(f"{folder}/s").body == b"spawned"
+            running.signal(signal.SIGTERM)
+            assert running.wait(10) == 0, running.output()
+
+
+def test_signals_are_given_back_and_serve_returns_the_exit_code(folder):
+    program = Path(folder) / "program.py"
+    program.write_text("""
+import os, signal, sys, threading, fcgiguard
+def application(e, s):
+    s("200 OK", [])
+    return [b"hello"]
+before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+code = fcgiguard.serve(application, listen="unix:s", workers=2)
+assert before == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+print("back with", code)
+""")
+    with Process([sys.executable, "-X", "dev", "-W", "error", program], folder) as running:
+        wait_until("up", lambda: os.path.exists(f"{folder}/s") or not running.running())
+        assert fcgi.request(f"{folder}/s").body == b"hello", running.output()
+        running.signal(signal.SIGTERM)
+        assert running.wait(15) == 0 and running.output().count("back with 0") == 1, running.output()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="older CPython does not warn")
+def test_fork_with_threads_present_warns_as_cpython_does(folder):
+    program = Path(folder) / "program.py"
+    program.write_text("""
+import threading, time, fcgiguard
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+fcgiguard.serve(lambda e, s: [], listen="unix:s", workers=1)
+""")
+    with Process([sys.executable, "-W", "always", program], folder) as running:
+        wait_until("warned", lambda: "multi-threaded" in running.output())

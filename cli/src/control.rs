@@ -122,6 +122,17 @@ fn run(name: &'static str, args: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// The status of the manager behind this control socket, as JSON; else why there is none.
+pub fn status_json(address: &Address, timeout_ms: u64) -> Result<String, String> {
+    let path = "/status.json".to_owned();
+    let wish = Wish { method: "GET", path, query: String::new(), timeout_ms, progress: None };
+    match ask(address, &wish) {
+        Ok((status, body)) if status < 300 => Ok(body),
+        Ok((_, body)) => Err(body.trim_end().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// One request over a connection of its own; (status, body).
 fn ask(address: &Address, wish: &Wish) -> Result<(u16, String), Box<dyn std::error::Error>> {
     let target = address.to_connect()?.into_iter().next().ok_or("the address does not resolve")?;

@@ -10,6 +10,7 @@ mod flags;
 mod probe;
 mod request;
 mod run;
+mod top;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("demo", "all of it in front of your eyes, within a minute", demo::main),
     ("echo", "a responder that is built in, to try things out", echo::main),
     ("status", "show a pool and its workers", control::status),
+    ("top", "watch pools and their workers", top::main),
     ("reload", "replace a pool's workers; --wait says what came of it", control::reload),
     ("upgrade", "replace the manager itself, after a dry run", control::upgrade),
     ("scale", "change the number of a pool's workers", control::scale),

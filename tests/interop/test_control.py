@@ -42,6 +42,7 @@ def test_reload_wait_says_why_it_was_given_up_and_the_old_code_serves_on(fcgigua
     script = Path(folder) / "site.pl"
     shutil.copy(APP, script)
     with pool(fcgiguard, folder, address, 2, ["perl", script], "--control", control) as manager:
+        wait_until("the pool runs", lambda: json.loads(run(fcgiguard, "status", control, "--json"))["state"] == "running")
         old = workers_of(manager)
         script.write_text("die 'a bad deploy';")
         text = run(fcgiguard, "reload", control, "--wait", code=1)

@@ -10,6 +10,9 @@ pub const YOUNG: u64 = 1000;
 /// The brake is never shorter (ms): without any, a start that fails at once would be repeated without end in one step.
 const SHORTEST: u64 = 10;
 
+/// Nor longer (ms), where only KILLs press it.
+const SOFTEST: u64 = 1000;
+
 /// Failed starts in a row, and failures in the window.
 pub struct Brake {
     delay: u64,
@@ -46,21 +49,31 @@ impl Brake {
 
     /// A start has failed; returns for how many ms nobody is started now.
     pub fn press(&mut self, now: u64) -> u64 {
-        let power = i32::try_from(self.failures).unwrap_or(i32::MAX);
+        let delay = self.delay_after(i32::try_from(self.failures).unwrap_or(i32::MAX));
         self.failures = self.failures.saturating_add(1);
-        let delay = (self.delay.max(SHORTEST) as f64 * self.factor.powi(power)).min(self.delay_max as f64) as u64;
-        let delay = delay.max(SHORTEST);
         self.until = self.until.max(now + delay);
         delay
     }
 
     /// A young worker was KILLed by somebody else. Twice the pool (an operator's hand, twice) is taken as chance; more within
-    /// seconds is what the kernel does when memory is short, and starting at full speed makes it worse.
-    pub fn killed_too_often(&mut self, now: u64, target: u32) -> bool {
+    /// seconds is what the kernel does when memory is short, and starting at full speed makes it worse. True for that.
+    /// The brake is a soft one: it says nothing about the program, and must not keep the pool down once it is over.
+    pub fn killed(&mut self, now: u64, target: u32) -> bool {
         let (count, since) = self.kills;
         let forgotten = now.saturating_sub(since) / 1000;
         self.kills = (count.saturating_sub(forgotten) + 1, if forgotten > 0 { now } else { since });
-        self.is_pressed() || self.kills.0 > u64::from(target * 2).max(8)
+        let too_many = self.kills.0.saturating_sub(u64::from(target * 2).max(8));
+        if too_many > 0 || self.is_pressed() {
+            let delay = self.delay_after(i32::try_from(too_many).unwrap_or(i32::MAX)).min(SOFTEST);
+            self.until = self.until.max(now + delay);
+            self.failures = self.failures.max(1);
+        }
+        too_many > 0
+    }
+
+    fn delay_after(&self, failures: i32) -> u64 {
+        let delay = self.delay.max(SHORTEST) as f64 * self.factor.powi(failures);
+        (delay.min(self.delay_max as f64) as u64).max(SHORTEST)
     }
 
     /// A worker has proved that starting works, or somebody changed something.

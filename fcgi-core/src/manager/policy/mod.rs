@@ -400,9 +400,14 @@ impl Policy {
                 let young = now.saturating_sub(worker.ready_at) < brake::YOUNG;
                 let in_vain = ended == Ended::Code(0) && served == 0;
                 self.counters.crashed += u64::from(ended != Ended::Code(0));
-                // KILL comes from outside, and says nothing about the program unless it comes again and again (memory).
-                let blameless = ended == Ended::Signal(libc::SIGKILL) && !self.brake.killed_too_often(now, self.target);
-                if young && !blameless && (in_vain || ended != Ended::Code(0)) {
+                if young && ended == Ended::Signal(libc::SIGKILL) {
+                    // KILL comes from outside, and says nothing about the program unless it comes again and again.
+                    let again_and_again = self.brake.killed(now, self.target);
+                    if again_and_again && self.reload.is_some() && worker.generation == self.generation {
+                        self.roll_back(now, "its workers are KILLed again and again");
+                    }
+                }
+                if young && ended != Ended::Signal(libc::SIGKILL) && (in_vain || ended != Ended::Code(0)) {
                     let why = format!("a worker {text} just after it was ready");
                     self.failed_start(now, Some(worker.generation), &why);
                 } else if ended != Ended::Code(0) {

@@ -54,7 +54,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Pools, Vec<String>> {
         let known = OPTIONS.iter().find(|spec| spec.name == name.replace('-', "_"));
         let value = match (value, known) {
             (Some(value), _) => value,
-            (None, Some(spec)) if spec.kind == "yes or no" => "yes".into(),
+            (None, Some(spec)) if spec.is_switch() => "yes".into(),
             (None, None) if name != "config" => OsString::new(),
             (None, _) => match args.next() {
                 Some(value) => value,
@@ -288,12 +288,8 @@ fn help() {
     );
     println!("Every option may also be set as {}, and so on.\n", env_name("workers"));
     for spec in OPTIONS {
-        println!(
-            "  --{} <{}>{}",
-            spec.name.replace('_', "-"),
-            spec.kind.trim().replace(' ', "|"),
-            default_of(spec.default)
-        );
+        let values = if spec.is_switch() { "[=yes|no]".to_owned() } else { format!(" <{}>", spec.values()) };
+        println!("  --{}{values}{}", spec.name.replace('_', "-"), default_of(spec.default));
         println!("        {}", spec.text);
     }
 }

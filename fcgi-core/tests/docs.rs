@@ -39,7 +39,7 @@ fn options_page_is_made_from_the_option_table() {
     );
     for spec in OPTIONS {
         let default = if spec.default.is_empty() { String::new() } else { format!("`{}`", spec.default) };
-        writeln!(page, "| `{}` | {} | {default} | {} |", spec.name, spec.kind.trim().replace(' ', ", "), spec.text)
+        writeln!(page, "| `{}` | {} | {default} | {} |", spec.name, spec.values().replace('|', ", "), spec.text)
             .unwrap();
         assert!(env_name(spec.name).starts_with("FCGIGUARD_"));
     }

@@ -59,7 +59,9 @@ impl SharedGate {
         };
         held.requests.swap_remove(at);
         if let Some(line) = self.share.worker.line() {
-            line.end();
+            if line.end() {
+                self.share.worker.at_limit();
+            }
             if let Some(oldest) = held.requests.iter().map(|(_, since)| *since).min() {
                 line.begin(oldest);
             }

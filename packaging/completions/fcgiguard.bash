@@ -3,7 +3,7 @@ _fcgiguard() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'probe request run check demo echo status reload upgrade scale stop bench' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'probe request run check demo echo status top reload upgrade scale stop bench' -- "$cur")
         return
     fi
     case ${COMP_WORDS[1]}:$prev in
@@ -29,6 +29,7 @@ _fcgiguard() {
         demo) mapfile -t COMPREPLY < <(compgen -W '--app' -- "$cur") ;;
         echo) mapfile -t COMPREPLY < <(compgen -W '--listen' -- "$cur") ;;
         status) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
+        top) mapfile -t COMPREPLY < <(compgen -W '--interval --once --plain --count --sort --timeout --help --control' -- "$cur") ;;
         reload) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
         upgrade) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
         scale) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;

@@ -1,13 +1,14 @@
 //! The control socket: a small FastCGI server in the manager's own loop, so that it answers while every worker is stuck. The
 //! command is a client of it, and so is any web server (`fastcgi_pass unix:...`).
 //!
-//! What is asked for is the last part of the path: `GET status`, `POST reload?wait=1`, `POST upgrade`, `POST scale?workers=8`, `POST stop?wait=1`. Who may
+//! What is asked for is the last part of the path: `GET status`, `GET metrics`, `POST reload?wait=1`, `POST upgrade`, `POST scale?workers=8`, `POST stop?wait=1`. Who may
 //! ask is decided by the peer's credentials: root and the manager's own user may command, others as the options say.
 
 use super::action::ChangeId;
 use super::handover::{self, ListenerState};
 use super::listen::{self, ListenError, Listener};
 use super::options::PoolOptions;
+use super::policy::metrics::Format;
 use crate::conn::responder::{AfterEnd, Capabilities, RequestEvent, ResponderConn};
 use crate::encode;
 use crate::limits::Limits;
@@ -23,8 +24,8 @@ const MAX_CONNECTIONS: usize = 32;
 /// What somebody asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ask {
-    /// The status; the text says in which form: `json`, or `text` for people.
-    Status(&'static str),
+    /// The status, in a form.
+    Status(Form),
     /// Replace the workers.
     Reload,
     /// Replace the manager's image.
@@ -33,6 +34,19 @@ pub enum Ask {
     Scale(u32),
     /// End after the requests in flight.
     Stop,
+}
+
+/// How a status is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// One JSON object.
+    Json,
+    /// A table for people.
+    Text,
+    /// A page.
+    Html,
+    /// Numbers, in the text format that the asker takes.
+    Metrics(Format),
 }
 
 /// A request that waits for its answer.
@@ -288,13 +302,16 @@ impl Connection {
 
 /// What a request asks for, or the status and text of its refusal.
 fn route(params: &[u8]) -> Route {
-    const KNOWN: [&str; 7] = ["status", "status.json", "status.txt", "reload", "upgrade", "scale", "stop"];
+    const KNOWN: [&str; 9] =
+        ["status", "status.json", "status.txt", "status.html", "metrics", "reload", "upgrade", "scale", "stop"];
     let (mut method, mut query, mut last) = (String::new(), String::new(), String::new());
+    let mut accept = String::new();
     for (name, value) in Pairs::new(params).flatten() {
         let value = String::from_utf8_lossy(value).into_owned();
         match name {
             b"REQUEST_METHOD" => method = value,
             b"QUERY_STRING" => query = value,
+            b"HTTP_ACCEPT" => accept = value,
             // Web servers cut the path in different ways: whichever part ends in a name of ours is meant.
             b"SCRIPT_NAME" | b"PATH_INFO" | b"DOCUMENT_URI" => {
                 let part = value.trim_end_matches('/').rsplit('/').next().unwrap_or("");
@@ -313,8 +330,15 @@ fn route(params: &[u8]) -> Route {
     if !KNOWN.contains(&last) {
         return Err((404, format!("there is no {last:?}: ask for one of {}\n", KNOWN.join(", "))));
     }
-    if last.starts_with("status") {
-        return Ok((Ask::Status(if last == "status.txt" { "text" } else { "json" }), false));
+    let form = match last {
+        "status" | "status.json" => Some(Form::Json),
+        "status.txt" => Some(Form::Text),
+        "status.html" => Some(Form::Html),
+        "metrics" => Some(Form::Metrics(Format::for_accept(&accept))),
+        _ => None,
+    };
+    if let Some(form) = form {
+        return Ok((Ask::Status(form), false));
     }
     if method != "POST" {
         return Err((405, format!("{last} changes something: it wants POST, not {method}\n")));

@@ -3,13 +3,14 @@
 
 use super::action::{Action, ChangeId, Ended, Event, ProbeResult, ReadyHow, Sample, Slot};
 use super::board::{Board, BoardError};
-use super::control::{Ask, Asked, Control};
+use super::control::{Ask, Asked, Control, Form};
 use super::handover;
 use super::listen::{self, ListenError, Listener};
 use super::notify::Notify;
 use super::options::{
     parse_signal_entry, signal_number, Cooperate, OptionFault, Output, PoolOptions, Ready, SignalDoes,
 };
+use super::policy::metrics::Format;
 use super::policy::status::PoolStatus;
 use super::policy::{Phase, Policy};
 use super::scoreboard::{flag, State};
@@ -420,6 +421,17 @@ impl Manager {
             .to_json(&self.options.name, &self.addresses(), time::monotonic_ms(), |slot| self.cooperates(slot))
     }
 
+    /// The pool as a page that needs no script.
+    pub fn status_html(&self) -> String {
+        let (name, now) = (&self.options.name, time::monotonic_ms());
+        self.policy.status().to_html(name, &self.addresses(), now, |slot| self.cooperates(slot))
+    }
+
+    /// The pool's numbers for Prometheus and its like.
+    pub fn metrics(&self, format: Format) -> String {
+        self.policy.status().to_metrics(format, &self.options.name, &self.addresses(), time::monotonic_ms())
+    }
+
     /// The pool as a table for people: what `fcgiguard status` shows.
     pub fn status_text(&self) -> String {
         use fmt::Write;
@@ -757,10 +769,11 @@ impl Manager {
     fn asked(&mut self, one: &Asked) {
         let change = match one.ask {
             Ask::Status(form) => {
-                let json = self.status_json();
                 let (kind, body) = match form {
-                    "text" => ("text/plain", self.status_text()),
-                    _ => ("application/json", json + "\n"),
+                    Form::Text => ("text/plain; charset=utf-8", self.status_text()),
+                    Form::Json => ("application/json", self.status_json() + "\n"),
+                    Form::Html => ("text/html; charset=utf-8", self.status_html()),
+                    Form::Metrics(format) => (format.content_type(), self.metrics(format)),
                 };
                 if let Some(control) = &mut self.control {
                     control.answer(one, 200, kind, &body);
@@ -826,6 +839,8 @@ impl Manager {
             Some(("READY", "1")) => self.is_ready(slot, ReadyHow::Said),
             None if line.is_empty() => self.is_ready(slot, ReadyHow::Said),
             Some(("STATUS", text)) => self.policy.handle(now, Event::Status { slot, text: text.to_owned() }),
+            // Its number is on the scoreboard: look at it now.
+            Some(("LIMIT", _)) => self.next_sample = now,
             Some(("FATAL", why)) => self.policy.handle(now, Event::Fatal { slot, why: why.to_owned() }),
             _ => {}
         }
@@ -948,7 +963,7 @@ impl Manager {
         for slot in alive {
             self.is_ready(slot, ReadyHow::Alive);
         }
-        if now >= self.next_sample {
+        if now >= self.next_sample || self.policy.wants_samples(now) {
             self.next_sample = now + self.options.sample_interval.0;
             self.sample(now);
             self.look_at_files(now);
@@ -1190,6 +1205,8 @@ impl Manager {
     fn reset_line(&self, slot: Slot, generation: u32) {
         if let Some(line) = self.board.line(slot) {
             line.reset(generation);
+            let limit = self.policy.request_limit(slot).and_then(|limit| u32::try_from(limit).ok());
+            line.limit.store(limit.unwrap_or(0), Ordering::Relaxed);
         }
     }
 

@@ -322,6 +322,22 @@ pub struct OptionSpec {
     pub list: bool,
 }
 
+impl OptionSpec {
+    /// Whether a flag of this name alone means yes.
+    pub fn is_switch(&self) -> bool {
+        self.kind == <bool as Value>::KIND
+    }
+
+    /// What may be given, for usage texts: the choices with `|` between, or the kind.
+    pub fn values(&self) -> String {
+        match self.kind.trim() {
+            _ if self.is_switch() => "yes|no".to_owned(),
+            kind if kind.contains(" of ") => kind.to_owned(),
+            choices => choices.split_ascii_whitespace().collect::<Vec<_>>().join("|"),
+        }
+    }
+}
+
 macro_rules! options {
     ($($name:ident : $type:ty = $default:literal, $text:literal;)+) => {
         /// The table.

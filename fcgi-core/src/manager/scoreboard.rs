@@ -98,7 +98,9 @@ pub struct Line {
     pub deadline: AtomicU64,
     /// Connections kept open between requests.
     pub kept: AtomicU32,
-    reserved: [u32; 3],
+    /// Requests after which the worker tells the manager (`LIMIT=1` on the ready pipe), which then replaces it; 0: never.
+    pub limit: AtomicU32,
+    reserved: [u32; 2],
 }
 
 /// What a worker may do next.
@@ -141,10 +143,17 @@ impl Line {
         self.busy_since.store(now, Ordering::Release);
     }
 
-    /// Worker: the request is done.
-    pub fn end(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    /// Worker: the request is done. True if it is the one that reaches [`Line::limit`]: the manager is to be told.
+    pub fn end(&self) -> bool {
+        let at_limit = self.count();
         self.busy_since.store(0, Ordering::Release);
+        at_limit
+    }
+
+    /// Worker: one request more was answered; as [`Line::end`].
+    pub fn count(&self) -> bool {
+        let served = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        served == u64::from(self.limit.load(Ordering::Relaxed))
     }
 
     /// Worker: nothing to do; waits. Returns `Leave` if it should not wait but go.
@@ -173,6 +182,7 @@ impl Line {
         self.busy_since.store(0, Ordering::Relaxed);
         self.deadline.store(0, Ordering::Relaxed);
         self.kept.store(0, Ordering::Relaxed);
+        self.limit.store(0, Ordering::Relaxed);
         self.state.store(State::Starting as u32, Ordering::Release);
     }
 

@@ -128,6 +128,11 @@ impl Worker {
         self.say(&format!("FATAL={}\n", why.replace(['\n', '\r'], " ")));
     }
 
+    /// Tells the manager that [`Line::limit`] is reached: it starts a replacement, and this worker serves on until that is ready.
+    pub fn at_limit(&self) {
+        self.say("LIMIT=1\n");
+    }
+
     /// The request under way may take until so many ms from now. No system call but the clock's (vDSO).
     pub fn extend_deadline(&self, ms: u64) {
         if let Some(line) = self.line() {
@@ -178,8 +183,8 @@ impl Worker {
     /// The request is done; false: leave. No system call.
     pub fn post_dispatch(&self) -> bool {
         if let Some(line) = self.line() {
-            if self.in_request.swap(false, Ordering::Relaxed) {
-                line.end();
+            if self.in_request.swap(false, Ordering::Relaxed) && line.end() {
+                self.at_limit();
             }
         }
         self.rest()

@@ -170,6 +170,11 @@ impl Policy {
         self.target = self.target.min(self.lines / 2);
     }
 
+    /// After how many requests a worker is to be replaced, as it was drawn for it; None without a limit.
+    pub fn request_limit(&self, slot: Slot) -> Option<u64> {
+        self.workers.iter().find(|w| w.slot == slot).map(|w| w.request_limit).filter(|limit| *limit != u64::MAX)
+    }
+
     /// The generation that new workers belong to.
     pub fn generation(&self) -> u32 {
         self.generation

@@ -10,12 +10,15 @@ use super::supervisor::Supervisor;
 use super::upgrade::{self, Check, Image};
 use crate::event::Notice;
 use crate::sys::poll::{self, PollFd};
-use crate::sys::{process, signal, time, SysError};
+use crate::sys::{memory, process, signal, time, SysError};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 /// How often (ms) children of nobody are looked for: orphans that became ours as process 1, workers of pools that are gone.
 const REAP_MS: u64 = 1000;
+
+/// A pool is as it will be after so long (ms).
+const SETTLE_MS: u64 = 1500;
 
 /// The pools.
 pub struct Group {
@@ -28,6 +31,9 @@ pub struct Group {
     check: Option<(usize, Check)>,
     next_reap: u64,
     has_strangers: bool,
+    opened_at: u64,
+    /// The start's memory was given back.
+    settled: bool,
 }
 
 impl Group {
@@ -68,6 +74,8 @@ impl Group {
             check: None,
             next_reap: 0,
             has_strangers: strangers > 0 || process::pid() == 1,
+            opened_at: time::monotonic_ms(),
+            settled: false,
         })
     }
 
@@ -134,6 +142,11 @@ impl Group {
             Ok(_) => {}
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => return Err(error),
+        }
+        if !self.settled && now >= self.opened_at + SETTLE_MS && fds.iter().all(|p| p.happened() == 0) {
+            // Nothing happens: the start is over, and its code is not needed again.
+            self.settled = true;
+            memory::give_back_start();
         }
         let happened: Vec<RawFd> = fds.iter().filter(|p| p.happened() != 0).map(PollFd::fd).collect();
         if let Some(signals) = self.signals.as_ref().filter(|s| happened.contains(&s.fd())) {

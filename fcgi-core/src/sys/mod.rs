@@ -7,6 +7,7 @@ pub mod datagram;
 pub mod epoll;
 pub mod fd;
 pub mod identity;
+pub mod memory;
 pub mod net;
 pub mod netlink;
 pub mod poll;

@@ -3,6 +3,7 @@
 set -eu
 passed=0
 want=$(grep -h '^vectors:' target/check/rust.log | head -n1)
+[ -n "$want" ] || { echo "the rust tests say nothing of vectors"; exit 1; }
 echo "rust    $want"
 for step in c perl python php; do
     found=$(sed -n 's/^\(# \)*\(vectors: .*\)/\2/p' "target/check/$step.log" | head -n1)

@@ -73,6 +73,8 @@ struct Connection {
     uid: u32,
     /// The request whose params are complete.
     asked: Option<(u16, Route)>,
+    /// Bytes of a request have come that is not answered yet.
+    begun: bool,
     close: bool,
 }
 
@@ -146,13 +148,20 @@ impl Control {
             let Ok(fd) = net::accept(self.listener.fd.as_fd(), true) else {
                 return;
             };
-            // Who cannot be named may nothing.
-            let uid = net::peer_credentials(fd.as_fd()).map_or(u32::MAX, |c| c.1);
-            let conn = ResponderConn::new(Limits::default(), Capabilities::default());
-            let number = self.next;
-            self.next += 1;
-            self.connections.push(Connection { number, fd, conn, out: Vec::new(), uid, asked: None, close: false });
+            self.add(fd);
         }
+    }
+
+    fn add(&mut self, fd: OwnedFd) -> &mut Connection {
+        // Who cannot be named may nothing.
+        let uid = net::peer_credentials(fd.as_fd()).map_or(u32::MAX, |c| c.1);
+        let conn = ResponderConn::new(Limits::default(), Capabilities::default());
+        let number = self.next;
+        self.next += 1;
+        let connection = Connection { number, fd, conn, out: Vec::new(), uid, asked: None, begun: false, close: false };
+        self.connections.push(connection);
+        let last = self.connections.len() - 1;
+        &mut self.connections[last]
     }
 
     /// Answers a request.
@@ -196,6 +205,25 @@ impl Control {
         self.waiting.iter().filter_map(|w| Some((w.0, fd_of(w.1)?.fd.as_raw_fd(), w.2))).collect()
     }
 
+    /// Connections without a request under way, which the next image takes as they are.
+    pub fn visitors(&self) -> Vec<RawFd> {
+        let quiet = |c: &&Connection| !c.begun && c.out.is_empty();
+        self.connections.iter().filter(quiet).map(|c| c.fd.as_raw_fd()).collect()
+    }
+
+    /// Whether a request is half read or half answered: its bytes cannot be handed over, so the change-over waits for it.
+    pub fn is_busy(&self) -> bool {
+        let waits = |c: &Connection| self.waiting.iter().any(|w| w.1 == c.number);
+        self.connections.iter().any(|c| !c.out.is_empty() || c.begun && !waits(c))
+    }
+
+    /// Takes the former image's visitors over.
+    pub fn welcome(&mut self, visitors: Vec<RawFd>) {
+        for fd in visitors.into_iter().filter_map(handover::take) {
+            self.add(fd);
+        }
+    }
+
     /// Goes on with those who waited at the former image. Each connection is closed after its answer.
     pub fn resume(&mut self, waiting: Vec<(ChangeId, RawFd, u16)>) {
         for (change, fd, id) in waiting {
@@ -207,13 +235,11 @@ impl Control {
             encode::begin(id, Role::Responder, false, &mut again);
             encode::stream_end(RecordType::Params, id, &mut again);
             encode::stream_end(RecordType::Stdin, id, &mut again);
-            let mut conn = ResponderConn::new(Limits::default(), Capabilities::default());
+            let connection = self.add(fd);
             let mut input = again.as_slice();
-            while let Ok(Some(_)) = conn.receive(&mut input) {}
-            let number = self.next;
-            self.next += 1;
-            let uid = net::peer_credentials(fd.as_fd()).map_or(u32::MAX, |c| c.1);
-            self.connections.push(Connection { number, fd, conn, out: Vec::new(), uid, asked: None, close: false });
+            while let Ok(Some(_)) = connection.conn.receive(&mut input) {}
+            connection.begun = true;
+            let number = connection.number;
             self.waiting.push((change, number, id));
         }
     }
@@ -244,6 +270,7 @@ impl Connection {
             }
         };
         let mut input = buffer.get(..count).unwrap_or_default();
+        self.begun = true;
         loop {
             match self.conn.receive(&mut input) {
                 Ok(Some(RequestEvent::Params { id })) => {
@@ -284,6 +311,7 @@ impl Connection {
         self.conn.stdout(id, text.as_bytes(), &mut self.out);
         let after = self.conn.end(id, 0, ProtocolStatus::RequestComplete, &mut self.out);
         self.close = self.close || after == AfterEnd::Close;
+        self.begun = false;
     }
 
     fn send(&mut self) {

@@ -235,6 +235,7 @@ pub struct Manager {
     pub(super) check: Option<Check>,
     pub(super) wants_check: bool,
     pub(super) wants_change_over: bool,
+    pub(super) change_over_by: Option<u64>,
     /// One of several pools in this process: the group changes the image and speaks to the supervisor.
     pub(super) grouped: bool,
 }
@@ -361,6 +362,7 @@ impl Manager {
             check: None,
             wants_check: false,
             wants_change_over: false,
+            change_over_by: None,
             grouped: false,
             options,
         };
@@ -664,8 +666,10 @@ impl Manager {
             let timer = i64::try_from(timer).unwrap_or(i64::MAX);
             wait = if wait < 0 { timer } else { wait.min(timer) };
         }
-        if !self.notices.is_empty() || self.policy.has_actions() || self.wants_change_over {
+        if !self.notices.is_empty() || self.policy.has_actions() {
             wait = 0;
+        } else if self.wants_change_over {
+            wait = if wait < 0 { 5 } else { wait.min(5) };
         }
         i32::try_from(wait.min(i64::from(i32::MAX))).unwrap_or(-1)
     }

@@ -222,6 +222,11 @@ impl Group {
             self.pools.iter_mut().for_each(|pool| pool.wants_change_over = false);
             return;
         }
+        if self.pools.iter_mut().any(Manager::is_asked) {
+            return;
+        }
+        let live: Vec<&Manager> =
+            self.pools.iter().zip(&self.ended).filter(|(_, ended)| ended.is_none()).map(|(pool, _)| pool).collect();
         let (reason, signals) = upgrade::execute(&self.image, &live, self.signals.as_ref());
         if let Some(pool) = self.pools.get_mut(asked) {
             pool.wants_change_over = false;

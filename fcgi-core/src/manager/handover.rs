@@ -79,6 +79,8 @@ pub struct PoolState {
     pub control: Option<ListenerState>,
     /// Who waits at the control socket: (change, connection, request id).
     pub waiting: Vec<(ChangeId, RawFd, u16)>,
+    /// Other connections of the control socket, without a request under way.
+    pub visitors: Vec<RawFd>,
     pub children: Vec<ChildState>,
     pub policy: PolicyState,
 }
@@ -158,6 +160,9 @@ impl PoolState {
         for (change, fd, id) in &self.waiting {
             line!(out, "waiting", change, fd, id);
         }
+        for fd in &self.visitors {
+            line!(out, "visitor", fd);
+        }
         for c in &self.children {
             let fds = [c.lifeline, c.ready, c.output, c.exec_report].map(|fd| fd.to_string()).join(" ");
             let ready = u8::from(c.is_ready);
@@ -216,6 +221,7 @@ impl PoolState {
     pub fn for_check(&mut self) {
         self.children.clear();
         self.waiting.clear();
+        self.visitors.clear();
         self.notify = None;
         self.policy = PolicyState::default();
         self.listeners.iter_mut().chain(&mut self.control).for_each(|listener| listener.file = None);
@@ -321,6 +327,7 @@ impl PoolState {
             "notify" => self.notify = Some((f.number()?, f.text()?)),
             "listener" => self.listeners.push(f.listener()?),
             "control" => self.control = Some(f.listener()?),
+            "visitor" => self.visitors.push(f.number()?),
             "waiting" => self.waiting.push((f.number()?, f.number()?, f.number()?)),
             "child" => {
                 let (slot, pid, generation) = (f.number()?, f.number()?, f.number()?);
@@ -537,7 +544,7 @@ pub fn descriptors(state: &State) -> Vec<RawFd> {
     let of_pool = |pool: &PoolState| {
         let listeners = pool.listeners.iter().chain(&pool.control).flat_map(of_listener);
         let children = pool.children.iter().flat_map(|c| [c.lifeline, c.ready, c.output, c.exec_report]);
-        let waiting = pool.waiting.iter().map(|w| w.1);
+        let waiting = pool.waiting.iter().map(|w| w.1).chain(pool.visitors.iter().copied());
         let rest = [pool.board, pool.notify.as_ref().map_or(-1, |n| n.0)];
         listeners.chain(children).chain(waiting).chain(rest).collect::<Vec<_>>()
     };
@@ -616,6 +623,7 @@ mod tests {
                 ],
                 control: Some(ListenerState { fd: 8, address: "unix:/c".into(), file: None }),
                 waiting: vec![(7, 20, 1)],
+                visitors: vec![30],
                 children: vec![ChildState { slot: 3, pid: 77, output: -1, ready: 21, ..ChildState::default() }],
                 policy,
             }],

@@ -21,6 +21,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 /// Bytes of the dry run's output that are kept: the last ones, where the reason stands.
 const SAID_MAX: usize = 8192;
 
+/// How long (ms) a change-over waits for a request that is half read at the control socket.
+const PATIENCE_MS: u64 = 1000;
+
 /// A program and its arguments, as the next image runs them.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -305,6 +308,7 @@ impl Manager {
             listeners: self.listeners.iter().map(super::listen::Listener::hand_over).collect(),
             control: self.control.as_ref().map(super::control::Control::hand_over),
             waiting: self.control.as_ref().map(super::control::Control::waiting).unwrap_or_default(),
+            visitors: self.control.as_ref().map(super::control::Control::visitors).unwrap_or_default(),
             children: self.children.iter().map(child).collect(),
             policy: self.policy.hand_over(),
         }
@@ -348,6 +352,7 @@ impl Manager {
         self.policy.adopt(now, policy, reload);
         if let Some(control) = &mut self.control {
             control.resume(state.waiting);
+            control.welcome(state.visitors);
         }
     }
 
@@ -394,7 +399,7 @@ impl Manager {
 
     /// The change-over of a pool that is alone in its process, once what was to be told has been taken. Returns only on failure.
     pub(super) fn change_over(&mut self) {
-        if !self.wants_change_over || self.grouped || !self.notices.is_empty() {
+        if !self.wants_change_over || self.grouped || !self.notices.is_empty() || self.is_asked() {
             return;
         }
         self.wants_change_over = false;
@@ -404,6 +409,17 @@ impl Manager {
         };
         let (reason, signals) = execute(&image, &[&*self], self.signals.as_ref());
         self.change_over_failed(&reason, &signals);
+    }
+
+    /// Whether the change-over should wait for a moment: somebody at the control socket is in the middle of a request. Not for ever.
+    pub(super) fn is_asked(&mut self) -> bool {
+        let now = time::monotonic_ms();
+        let until = *self.change_over_by.get_or_insert(now + PATIENCE_MS);
+        let waits = now < until && self.control.as_ref().is_some_and(super::control::Control::is_busy);
+        if !waits {
+            self.change_over_by = None;
+        }
+        waits
     }
 
     /// This image serves on.
@@ -433,7 +449,12 @@ impl Manager {
         }
         let rest = [state.board, state.notify.as_ref().map_or(-1, |n| n.0)];
         let children = state.children.iter().flat_map(|c| [c.lifeline, c.ready, c.output, c.exec_report]);
-        for number in rest.into_iter().chain(children).chain(state.waiting.iter().map(|w| w.1)) {
+        for number in rest
+            .into_iter()
+            .chain(children)
+            .chain(state.waiting.iter().map(|w| w.1))
+            .chain(state.visitors.iter().copied())
+        {
             drop(handover::take(number));
         }
         for child in &state.children {

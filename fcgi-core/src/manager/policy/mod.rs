@@ -397,7 +397,16 @@ impl Policy {
         match worker.phase {
             Phase::Starting => {
                 let said = if worker.said.is_empty() { String::new() } else { format!(": {}", worker.said) };
-                self.failed_start(now, Some(worker.generation), &format!("a worker {text} before it was ready{said}"))
+                let why = format!("a worker {text} before it was ready{said}");
+                let in_reload = self.reload.is_some() && worker.generation == self.generation;
+                if ended == Ended::Signal(libc::SIGKILL) && !in_reload {
+                    // As below: it says nothing about the program, and must not keep the pool down once it is over.
+                    self.counters.failed_starts += 1;
+                    self.brake.killed(now, self.target);
+                    self.count_failure(now, &why);
+                } else {
+                    self.failed_start(now, Some(worker.generation), &why);
+                }
             }
             Phase::Ready => {
                 // Status 0 is a worker that left by itself (its own limit of requests): replaced, and no failure. But one

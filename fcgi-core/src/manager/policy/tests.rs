@@ -491,6 +491,24 @@ fn workers_killed_again_and_again_just_after_they_were_ready_are_braked() {
 }
 
 #[test]
+fn workers_killed_while_they_start_keep_nobody_down_for_long() {
+    let mut world = World::new(&[("workers", "4")]);
+    world.all_ready();
+    world.pass(5000);
+    for _ in 0..40 {
+        for slot in world.slots(Phase::Ready).into_iter().chain(world.slots(Phase::Starting)) {
+            world.event(Event::Exited { slot, ended: Ended::Signal(libc::SIGKILL), served: 0 });
+        }
+        world.pass(50);
+    }
+    for _ in 0..30 {
+        world.pass(100);
+        world.all_ready();
+    }
+    assert_eq!(world.slots(Phase::Ready).len(), 4, "complete within three seconds when it is over");
+}
+
+#[test]
 fn a_reload_to_a_program_that_leaves_at_once_with_status_0_is_given_up() {
     let mut world = World::new(&[("workers", "3")]);
     world.all_ready();

@@ -82,6 +82,12 @@ typedef int32_t (*fcgiguard_fork_fn)(void *userdata);
 typedef struct fcgiguard_event fcgiguard_event;
 
 /*
+ Is told of an event by fcgiguard_pool_run. The event is the library's and lasts until the return; the pool may not be used meanwhile
+ (`busy`). It must return: no longjmp, no exception through it.
+ */
+typedef void (*fcgiguard_event_fn)(fcgiguard_event *event, void *userdata);
+
+/*
  A worker's link to its manager. Belongs to the worker's process.
  */
 typedef struct fcgiguard_worker fcgiguard_worker;
@@ -443,7 +449,7 @@ int32_t fcgiguard_pool_step(fcgiguard_pool *pool,
 
 /*
  Runs to the end, with signal handlers of its own, which are put back. Returns FCGIGUARD_STEP_WORKER in each child of
- fork mode and FCGIGUARD_STEP_ENDED in the manager. Events are printed to standard error.
+ fork mode and FCGIGUARD_STEP_ENDED in the manager. Events go to fcgiguard_pool_on_event's function, without one to standard error.
 
  `pool` is valid; `error` is NULL or valid.
  */
@@ -505,6 +511,17 @@ int64_t fcgiguard_pool_next_timer_ms(fcgiguard_pool *pool);
  `pool` is valid; `event` is writable; `error` is NULL or valid.
  */
 int32_t fcgiguard_pool_next_event(fcgiguard_pool *pool, fcgiguard_event **event, fcgiguard_error *error);
+
+/*
+ The function that fcgiguard_pool_run tells of each event, with `userdata`; NULL: they are printed to standard error. With
+ fcgiguard_pool_step, events are taken by fcgiguard_pool_next_event.
+
+ `pool` is valid; `told` may be called with `userdata` until the pool is freed; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_on_event(fcgiguard_pool *pool,
+                                fcgiguard_event_fn told,
+                                void *userdata,
+                                fcgiguard_error *error);
 
 /*
  Frees an event; NULL is allowed.

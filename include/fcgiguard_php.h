@@ -10,6 +10,7 @@ typedef struct fcgiguard_client fcgiguard_client;
 typedef struct fcgiguard_pool fcgiguard_pool;
 typedef int32_t (*fcgiguard_fork_fn)(void *userdata);
 typedef struct fcgiguard_event fcgiguard_event;
+typedef void (*fcgiguard_event_fn)(fcgiguard_event *event, void *userdata);
 typedef struct fcgiguard_worker fcgiguard_worker;
 typedef struct fcgiguard_probe fcgiguard_probe;
 typedef struct fcgiguard_report fcgiguard_report;
@@ -113,6 +114,10 @@ int32_t fcgiguard_pool_quit(fcgiguard_pool *pool, fcgiguard_error *error);
 int32_t fcgiguard_pool_scale(fcgiguard_pool *pool, uint32_t workers, fcgiguard_error *error);
 int64_t fcgiguard_pool_next_timer_ms(fcgiguard_pool *pool);
 int32_t fcgiguard_pool_next_event(fcgiguard_pool *pool, fcgiguard_event **event, fcgiguard_error *error);
+int32_t fcgiguard_pool_on_event(fcgiguard_pool *pool,
+                                fcgiguard_event_fn told,
+                                void *userdata,
+                                fcgiguard_error *error);
 void fcgiguard_event_free(fcgiguard_event *event);
 const char *fcgiguard_event_kind(const fcgiguard_event *event);
 const char *fcgiguard_event_text(const fcgiguard_event *event);

@@ -30,6 +30,12 @@ static int work(fcgiguard_pool *pool, fcgiguard_error *error)
     return more < 0;
 }
 
+static void tell(fcgiguard_event *event, void *userdata)
+{
+    (void)userdata;
+    fprintf(stderr, "prefork: %s: %s\n", fcgiguard_event_kind(event), fcgiguard_event_text(event));
+}
+
 int main(int argc, char **argv)
 {
     fcgiguard_error *error = fcgiguard_error_new();
@@ -42,6 +48,7 @@ int main(int argc, char **argv)
     } else if (fcgiguard_pool_set(pool, "listen", argv[1], error) < 0 ||
                fcgiguard_pool_set(pool, "workers", argc > 2 ? argv[2] : "2", error) < 0 ||
                fcgiguard_pool_set_image(pool, (const char *const *)argv, error) < 0 ||
+               fcgiguard_pool_on_event(pool, tell, NULL, error) < 0 ||
                fcgiguard_pool_open(pool, error) < 0 || (step = fcgiguard_pool_run(pool, error)) < 0) {
         fprintf(stderr, "prefork: %s\n", fcgiguard_error_message(error));
     } else if (step == FCGIGUARD_STEP_WORKER) {

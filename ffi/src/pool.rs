@@ -33,12 +33,19 @@ pub enum fcgiguard_step {
 #[allow(non_camel_case_types)]
 pub type fcgiguard_fork_fn = Option<unsafe extern "C" fn(userdata: *mut c_void) -> i32>;
 
+/// Is told of an event by fcgiguard_pool_run. The event is the library's and lasts until the return; the pool may not be used meanwhile
+/// (`busy`). It must return: no longjmp, no exception through it.
+#[allow(non_camel_case_types)]
+pub type fcgiguard_event_fn = Option<unsafe extern "C" fn(event: *mut fcgiguard_event, userdata: *mut c_void)>;
+
 pub struct PoolState {
     options: PoolOptions,
     command: Vec<OsString>,
     fork: fcgiguard_fork_fn,
     userdata: *mut c_void,
     image: Option<Image>,
+    told: fcgiguard_event_fn,
+    told_userdata: *mut c_void,
     manager: Option<Manager>,
     worker: Option<Worker>,
     exit_code: i32,
@@ -85,6 +92,8 @@ pub extern "C" fn fcgiguard_pool_new() -> *mut fcgiguard_pool {
             fork: None,
             userdata: ptr::null_mut(),
             image: None,
+            told: None,
+            told_userdata: ptr::null_mut(),
             manager: None,
             worker: None,
             exit_code: 0,
@@ -416,7 +425,7 @@ pub unsafe extern "C" fn fcgiguard_pool_step(
 }
 
 /// Runs to the end, with signal handlers of its own, which are put back. Returns FCGIGUARD_STEP_WORKER in each child of
-/// fork mode and FCGIGUARD_STEP_ENDED in the manager. Events are printed to standard error.
+/// fork mode and FCGIGUARD_STEP_ENDED in the manager. Events go to fcgiguard_pool_on_event's function, without one to standard error.
 ///
 /// # Safety
 /// `pool` is valid; `error` is NULL or valid.
@@ -425,8 +434,16 @@ pub unsafe extern "C" fn fcgiguard_pool_run(pool: *mut fcgiguard_pool, error: *m
     // SAFETY: the caller's duty.
     unsafe {
         with(pool, error, |state| {
+            let (told, userdata) = (state.told, state.told_userdata);
             let step = running(state)?.run(|notice| {
                 use std::io::Write;
+                if let Some(told) = told {
+                    let event = event_of(notice.clone());
+                    // SAFETY: the function and its userdata were given for this call; the event lasts until its end.
+                    told(event, userdata);
+                    Handle::free(event);
+                    return;
+                }
                 if notice.level <= fcgi_core::event::Level::Info {
                     // A log that cannot be written must not end the manager.
                     let _ = writeln!(std::io::stderr(), "fcgiguard: {notice}");
@@ -568,9 +585,35 @@ pub unsafe extern "C" fn fcgiguard_pool_next_event(
             let Some(notice) = running(state)?.next_notice() else {
                 return Ok(0);
             };
-            let (kind, text, pool) = (c_string(notice.kind), c_string(&notice.text), c_string(&notice.pool));
-            put(event, Handle::into_raw(EventState { notice, kind, text, pool }), "event")?;
+            put(event, event_of(notice), "event")?;
             Ok(1)
+        })
+    }
+}
+
+fn event_of(notice: Notice) -> *mut fcgiguard_event {
+    let (kind, text, pool) = (c_string(notice.kind), c_string(&notice.text), c_string(&notice.pool));
+    Handle::into_raw(EventState { notice, kind, text, pool })
+}
+
+/// The function that fcgiguard_pool_run tells of each event, with `userdata`; NULL: they are printed to standard error. With
+/// fcgiguard_pool_step, events are taken by fcgiguard_pool_next_event.
+///
+/// # Safety
+/// `pool` is valid; `told` may be called with `userdata` until the pool is freed; `error` is NULL or valid.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_pool_on_event(
+    pool: *mut fcgiguard_pool,
+    told: fcgiguard_event_fn,
+    userdata: *mut c_void,
+    error: *mut fcgiguard_error,
+) -> i32 {
+    // SAFETY: the caller's duty.
+    unsafe {
+        with(pool, error, |state| {
+            state.told = told;
+            state.told_userdata = userdata;
+            Ok(0)
         })
     }
 }

@@ -12,6 +12,8 @@ const IMPATIENT: u32 = 64;
 /// Connections with unfinished heads held at most; more than that is an attack, and the oldest goes.
 const HEADS_MAX: usize = 256;
 const EVENTS: usize = 64;
+/// So often a connection that is to be closed is served on because its next request had arrived, before it is shut.
+const LOOKS: u32 = 16;
 
 impl Responder {
     pub(super) fn find(&mut self, wait: bool) -> Result<Found> {
@@ -110,7 +112,12 @@ impl Responder {
             LISTEN => Ok(self.accept_one(wait)?.unwrap_or(Looked::Done)),
             LIFELINE => {
                 self.gate.drain_nudge();
-                Ok(Looked::Done)
+                // A worker that has left may have been the one that was woken for a connection. Nobody else is told of it
+                // again: EPOLLEXCLUSIVE reports a readiness to one set only. So look.
+                if self.leave || self.blocking {
+                    return Ok(Looked::Done);
+                }
+                Ok(self.accept_one(wait)?.unwrap_or(Looked::Done))
             }
             RETURNED => {
                 self.take_back();
@@ -331,8 +338,7 @@ impl Responder {
         let Some(mut link) = self.table.take(token) else {
             return;
         };
-        // First without shutting it, so that a request that is just being sent is not cut off.
-        if net::has_bytes(link.fd.as_fd()) || !self.may_close(&mut link) {
+        if !self.may_close(&mut link) {
             // Readable: its turn comes with the next wait.
             link.since = now;
             self.park(link);
@@ -346,9 +352,16 @@ impl Responder {
     /// receiving half is shut first: what came before is served, what comes later fails at the sender, who then knows that it
     /// was not taken. On TCP a request that is on its way stays possible, as with every server; see docs/tuning.md.
     pub(super) fn may_close(&self, link: &mut Link) -> bool {
-        if self.unix && !link.shut {
-            link.shut = net::shutdown_read(link.fd.as_fd()).is_ok();
+        if !self.unix || link.shut {
+            return !net::has_bytes(link.fd.as_fd());
         }
+        // First without shutting it: a request that is just being sent is not cut off, and a peer that runs as soon as it is
+        // sent END (which may take the processor from us) is served on instead of finding the socket shut and not yet closed.
+        if link.looks < LOOKS && net::has_bytes(link.fd.as_fd()) {
+            link.looks += 1;
+            return false;
+        }
+        link.shut = net::shutdown_read(link.fd.as_fd()).is_ok();
         !net::has_bytes(link.fd.as_fd())
     }
 
@@ -401,7 +414,7 @@ impl Responder {
         }
     }
 
-    /// Leaving: nothing new is accepted. What was accepted is served. A kept connection has a short time for its next request,
+    /// Leaving: nothing new is waited for. What was accepted is served. A kept connection has a short time for its next request,
     /// which is answered and followed by the close; one that has been idle for longer is looked at once more and closed.
     fn wind_up(&mut self, wait: bool) -> Result<Found> {
         self.leave = true;
@@ -416,7 +429,8 @@ impl Responder {
         }
         loop {
             while let Some(event) = self.events.pop_front() {
-                if event.token() > LIFELINE {
+                // A new connection that woke only us is taken, or else it waits until somebody else looks.
+                if event.token() != LIFELINE {
                     if let Looked::Request = self.on_event(event, false)? {
                         return Ok(Found::Request);
                     }

@@ -38,6 +38,8 @@ pub(super) struct Link {
     pub served: bool,
     /// Its receiving half is shut (unix sockets): what has arrived is served, then it is closed.
     pub shut: bool,
+    /// How often it was to be closed and had another request.
+    pub looks: u32,
     token: Option<u64>,
 }
 
@@ -64,6 +66,7 @@ impl Link {
             begun: None,
             served: false,
             shut: false,
+            looks: 0,
             token: None,
         }
     }

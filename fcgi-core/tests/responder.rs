@@ -717,7 +717,7 @@ fn overload_is_told_to_the_client_and_to_the_web_server() {
 fn a_program_with_its_own_loop_is_never_kept_waiting() {
     let folder = folder();
     let listener = UnixListener::bind(folder.join("s")).unwrap();
-    // Blocking on purpose: the mode is shared with others, so it is not ours to change.
+    // Blocking, as web servers and spawners hand it out.
     let mut responder = Responder::new(listener.into(), ResponderOptions::default(), Box::new(NoGate)).unwrap();
     let started = Instant::now();
     assert!(matches!(responder.next().unwrap(), Next::Nothing(-1)));
@@ -860,6 +860,39 @@ fn a_blocking_listening_socket_serves_new_and_kept_connections() {
         assert!(text(answer(&mut stream, 1)).ends_with("new"), "{turn}");
     }
     server.stop();
+}
+
+#[test]
+fn workers_on_one_blocking_listener_never_wait_in_accept_while_they_keep_connections() {
+    let folder = folder();
+    let path = folder.join("s");
+    // As spawn-fcgi and web servers hand it out: blocking, and shared by several processes.
+    let listener = UnixListener::bind(&path).unwrap();
+    let others: Vec<OwnedFd> = (0..3).map(|_| listener.try_clone().unwrap().into()).collect();
+    let mut servers = vec![Server::on(listener.into(), folder, path.clone(), ResponderOptions::default(), say_hello)];
+    for other in others {
+        servers.push(Server::on(other, self::folder(), path.clone(), ResponderOptions::default(), say_hello));
+    }
+    let mut kept: Vec<UnixStream> = (0..16).map(|_| servers[0].connect()).collect();
+    for turn in 0..300 {
+        // All are woken, and one may be served by somebody who is awake already.
+        let mut fresh: Vec<UnixStream> = (0..3).map(|_| servers[0].connect()).collect();
+        for stream in &mut fresh {
+            stream.write_all(&whole(1, false, "new", b"")).unwrap();
+        }
+        for stream in &mut fresh {
+            assert!(text(answer(stream, 1)).ends_with("new"));
+        }
+        for stream in &mut kept {
+            stream.write_all(&whole(1, true, "kept", b"")).unwrap();
+            assert!(answer(stream, 1).is_some(), "turn {turn}: a worker waits in accept");
+        }
+    }
+    drop(kept);
+    // One that would wait in accept would not leave either.
+    for server in servers {
+        server.stop();
+    }
 }
 
 #[test]

@@ -94,6 +94,12 @@ impl Responder {
             if !self.leave {
                 if let Some(listener) = &self.listener {
                     epoll.add_exclusive(listener.as_fd(), LISTEN)?;
+                    // Another process may take the connection between the report and our accept, which would then wait, and
+                    // our kept connections with it. There is no accept that does not wait but on a non-blocking socket. The
+                    // others (spawn-fcgi's children, say) are our own program: theirs gives EAGAIN, and they wait as we do.
+                    if self.blocking && fd::set_nonblocking(listener.as_fd(), true).is_ok() {
+                        self.blocking = false;
+                    }
                 }
                 if let Some(lifeline) = self.gate.lifeline() {
                     epoll.add(fd::Lent::new(lifeline)?.as_fd(), LIFELINE)?;

@@ -689,6 +689,65 @@ fn a_body_that_does_not_come_and_an_answer_that_is_not_taken_time_out() {
 }
 
 #[test]
+fn of_unfinished_heads_only_so_many_are_held() {
+    let server = Server::hello();
+    let mut streams: Vec<UnixStream> = Vec::new();
+    for _ in 0..280 {
+        let mut stream = server.connect();
+        stream.write_all(&[1, 1, 0]).unwrap();
+        streams.push(stream);
+    }
+    let mut fresh = server.connect();
+    fresh.write_all(&whole(1, false, "new", b"")).unwrap();
+    assert!(text(answer(&mut fresh, 1)).ends_with("new"), "served beside them");
+    for stream in &streams {
+        stream.set_nonblocking(true).unwrap();
+    }
+    let closed = streams.iter_mut().map(|stream| stream.read(&mut [0])).filter(|read| matches!(read, Ok(0))).count();
+    assert_eq!(closed, 280 - 256);
+    drop(streams);
+    server.stop();
+}
+
+#[test]
+fn a_body_beyond_what_may_be_held_has_to_wait_and_is_not_lost() {
+    let options = ResponderOptions { spill_max: 64 * 1024, ..ResponderOptions::default() };
+    let server = Server::start(options, |request| {
+        request.write(&vec![b'a'; 4 << 20]).unwrap();
+        let (mut count, mut buffer) = (0, vec![0; 65536]);
+        loop {
+            match request.read(&mut buffer).unwrap() {
+                0 => break,
+                some => count += some,
+            }
+        }
+        request.write(format!("{count}").as_bytes()).unwrap();
+    });
+    let mut stream = server.connect();
+    let bytes = whole(1, false, "x", &vec![b'b'; 4 << 20]);
+    // Sends as much as it can and reads nothing, until nothing has moved for a while.
+    stream.set_nonblocking(true).unwrap();
+    let (mut sent, mut still) = (0, 0);
+    while still < 30 && sent < bytes.len() {
+        match stream.write(&bytes[sent..]) {
+            Ok(count) => (sent, still) = (sent + count, 0),
+            Err(_) => {
+                still += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+    assert!(sent < 2 << 20, "{sent} bytes taken: more than socket buffers and what may be held");
+    stream.set_nonblocking(false).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let rest = std::thread::spawn(move || writer.write_all(&bytes[sent..]).unwrap());
+    let answer = answer(&mut stream, 1).unwrap();
+    assert!(answer.stdout.ends_with(format!("a{}", 4 << 20).as_bytes()));
+    rest.join().unwrap();
+    server.stop();
+}
+
+#[test]
 fn a_body_that_is_cut_off_is_an_abort() {
     let (tell, told) = std::sync::mpsc::channel();
     let server = Server::start(ResponderOptions::default(), move |request| {

@@ -74,7 +74,9 @@ def test_what_a_leaving_worker_was_sent_is_answered(change, retry, fcgiguard, fo
 def nginx_that_keeps(folder, address, keep=20):
     upstream = f"unix:{address}" if address.startswith("/") else address
     port = free_port()
-    conf = web.nginx_conf(folder, port, "location / { include /etc/nginx/fastcgi_params; fastcgi_pass kept; fastcgi_keep_conn on; }")
+    # A request without side effects nginx sends again by itself; `non_idempotent` (see docs/tuning.md) adds the others.
+    conf = web.nginx_conf(folder, port, "location / { include /etc/nginx/fastcgi_params; fastcgi_pass kept; fastcgi_keep_conn on; "
+                                        "fastcgi_next_upstream error timeout non_idempotent; }")
     text = Path(conf).read_text()
     Path(conf).write_text(text.replace("http {", f"http {{ upstream kept {{ server {upstream}; keepalive {keep}; }}", 1))
     argv = [servers.need("nginx", "nginx-light"), "-e", f"{folder}/nginx.error.log", "-p", folder, "-c", conf]
@@ -82,13 +84,13 @@ def nginx_that_keeps(folder, address, keep=20):
         yield nginx
 
 
-def ask(nginx, count, method="GET", query="/x"):
+def ask(nginx, count, method="GET", query="/x?"):
     """So many requests one after the other; what went wrong, and the slowest."""
     wrong, slowest = [], 0.0
     for n in range(count):
         begun = time.monotonic()
         try:
-            answer = nginx.get(f"{query}?n={n}", method=method, body=b"b" * 100 if method == "POST" else None)
+            answer = nginx.get(f"{query}&n={n}", method=method, body=b"b" * 100 if method == "POST" else None)
             if answer.status != 200:
                 wrong.append((n, answer.status))
         except Exception as e:  # noqa: BLE001 (whatever it was, it is the finding)
@@ -151,7 +153,7 @@ def test_twenty_connections_of_nginx_are_kept_and_none_holds_a_worker(program, c
     with pool(fcgiguard, folder, address, 2, argv, *CHANGES[change]) as manager, nginx_that_keeps(folder, address) as nginx:
         others = sum(map(sockets_of, workers_of(manager)))
         # Twenty at once, so that nginx has that many connections afterwards; on most of them nothing happens from then on.
-        slow = "/x?sleep=20" if program == "echo" else "/x"
+        slow = "/x?sleep=20" if program == "echo" else "/x?"
         for _ in range(20):
             assert not [wrong for wrong, _ in together(*[lambda: ask(nginx, 1, query=slow)] * 20) if wrong], nginx.errors()
             if kept(manager, others) >= 20:
@@ -160,12 +162,17 @@ def test_twenty_connections_of_nginx_are_kept_and_none_holds_a_worker(program, c
             assert kept(manager, others) == 20, manager.output()
         with changing(manager, change):
             found = together(lambda: ask(nginx, 300), lambda: ask(nginx, 300, "POST"))
-        told = (found, workers_that_left(manager), nginx.errors()[-3000:], manager.output()[-3000:])
+        again = [line for line in nginx.errors().splitlines() if "upstream" in line and "client: " in line]
+        told = (found, workers_that_left(manager), again, manager.output()[-3000:])
         assert not [wrong for wrong, _ in found if wrong], told
+        # What nginx had to send again. On a unix socket only what the socket had not even taken; on TCP a request may meet the close
+        # of an idle connection.
+        taken = [line for line in again if "Broken pipe" not in line]
+        assert len(taken) <= (0 if transport == "unix" else 2), told
         # Whoever waited for an idle connection waited until it is closed, 15 s.
         assert max(slowest for _, slowest in found) < 5, told
         if change != "nothing":
-            assert workers_that_left(manager) >= 4, told
+            assert workers_that_left(manager) >= 2, told
 
 
 def test_spawned_processes_on_one_blocking_socket_serve_kept_and_new_connections(fcgiguard, folder, transport):

@@ -682,8 +682,8 @@ fcgiguard_responder *fcgiguard_responder_new(void);
 void fcgiguard_responder_free(fcgiguard_responder *responder);
 
 /*
- Sets an option before open: head_timeout, body_timeout, write_timeout, keep_idle (durations), keep_max (count), keep_conn,
- drop_proxy_header (yes or no), web_server_addrs (addresses with commas), params_bytes, value_len, spill_max (sizes), params_count.
+ Sets an option before open: head_timeout, body_timeout, write_timeout, keep_idle, leave_grace (durations), keep_max (count),
+ keep_conn, drop_proxy_header (yes or no), web_server_addrs (addresses with commas), params_bytes, value_len, spill_max (sizes), params_count.
 
  `responder` is valid; `name` and `value` are NUL-terminated; `error` is NULL or valid.
  */

@@ -689,6 +689,65 @@ fn a_body_that_does_not_come_and_an_answer_that_is_not_taken_time_out() {
 }
 
 #[test]
+fn of_unfinished_heads_only_so_many_are_held() {
+    let server = Server::hello();
+    let mut streams: Vec<UnixStream> = Vec::new();
+    for _ in 0..280 {
+        let mut stream = server.connect();
+        stream.write_all(&[1, 1, 0]).unwrap();
+        streams.push(stream);
+    }
+    let mut fresh = server.connect();
+    fresh.write_all(&whole(1, false, "new", b"")).unwrap();
+    assert!(text(answer(&mut fresh, 1)).ends_with("new"), "served beside them");
+    for stream in &streams {
+        stream.set_nonblocking(true).unwrap();
+    }
+    let closed = streams.iter_mut().map(|stream| stream.read(&mut [0])).filter(|read| matches!(read, Ok(0))).count();
+    assert_eq!(closed, 280 - 256);
+    drop(streams);
+    server.stop();
+}
+
+#[test]
+fn a_body_beyond_what_may_be_held_has_to_wait_and_is_not_lost() {
+    let options = ResponderOptions { spill_max: 64 * 1024, ..ResponderOptions::default() };
+    let server = Server::start(options, |request| {
+        request.write(&vec![b'a'; 4 << 20]).unwrap();
+        let (mut count, mut buffer) = (0, vec![0; 65536]);
+        loop {
+            match request.read(&mut buffer).unwrap() {
+                0 => break,
+                some => count += some,
+            }
+        }
+        request.write(format!("{count}").as_bytes()).unwrap();
+    });
+    let mut stream = server.connect();
+    let bytes = whole(1, false, "x", &vec![b'b'; 4 << 20]);
+    // Sends as much as it can and reads nothing, until nothing has moved for a while.
+    stream.set_nonblocking(true).unwrap();
+    let (mut sent, mut still) = (0, 0);
+    while still < 30 && sent < bytes.len() {
+        match stream.write(&bytes[sent..]) {
+            Ok(count) => (sent, still) = (sent + count, 0),
+            Err(_) => {
+                still += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+    assert!(sent < 2 << 20, "{sent} bytes taken: more than socket buffers and what may be held");
+    stream.set_nonblocking(false).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let rest = std::thread::spawn(move || writer.write_all(&bytes[sent..]).unwrap());
+    let answer = answer(&mut stream, 1).unwrap();
+    assert!(answer.stdout.ends_with(format!("a{}", 4 << 20).as_bytes()));
+    rest.join().unwrap();
+    server.stop();
+}
+
+#[test]
 fn a_body_that_is_cut_off_is_an_abort() {
     let (tell, told) = std::sync::mpsc::channel();
     let server = Server::start(ResponderOptions::default(), move |request| {
@@ -717,7 +776,7 @@ fn overload_is_told_to_the_client_and_to_the_web_server() {
 fn a_program_with_its_own_loop_is_never_kept_waiting() {
     let folder = folder();
     let listener = UnixListener::bind(folder.join("s")).unwrap();
-    // Blocking on purpose: the mode is shared with others, so it is not ours to change.
+    // Blocking, as web servers and spawners hand it out.
     let mut responder = Responder::new(listener.into(), ResponderOptions::default(), Box::new(NoGate)).unwrap();
     let started = Instant::now();
     assert!(matches!(responder.next().unwrap(), Next::Nothing(-1)));
@@ -749,9 +808,100 @@ fn a_program_with_its_own_loop_is_never_kept_waiting() {
     assert!(matches!(responder.next().unwrap(), Next::Nothing(0..)));
     assert_eq!(responder.kept(), 1);
     responder.request_leave();
-    assert!(matches!(responder.next().unwrap(), Next::Leave));
+    // The kept connection has its grace, which the program waits for in its own loop.
+    let mut waits = 0;
+    while let Next::Nothing(timeout) = responder.next().unwrap() {
+        assert!((0..=200).contains(&timeout), "{timeout}");
+        poll::poll(&mut [PollFd::new(responder.fd().unwrap(), poll::IN)], timeout).unwrap();
+        waits += 1;
+    }
+    assert!((1..10).contains(&waits), "{waits}");
     assert!(is_closed(&mut stream));
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_request_within_the_grace_of_a_leaving_worker_is_answered_and_the_connection_closed() {
+    let options = ResponderOptions { leave_grace_ms: 5_000, ..ResponderOptions::default() };
+    let mut server = Server::start(options, say_hello);
+    let (mut prompt, mut fed) = (server.connect(), server.connect());
+    for stream in [&mut prompt, &mut fed] {
+        stream.write_all(&whole(1, true, "x", b"")).unwrap();
+        answer(stream, 1).unwrap();
+    }
+    server.leave();
+    std::thread::sleep(Duration::from_millis(50));
+    prompt.write_all(&whole(1, true, "prompt", b"")).unwrap();
+    assert!(text(answer(&mut prompt, 1)).ends_with("prompt"));
+    assert!(is_closed(&mut prompt), "at once, not after the grace");
+    // Sent ahead of the answer: both arrived, so both are answered.
+    let two = [whole(1, true, "one", b""), whole(2, true, "two", b"")].concat();
+    fed.write_all(&two).unwrap();
+    assert!(text(answer(&mut fed, 1)).ends_with("one"));
+    assert!(text(answer(&mut fed, 2)).ends_with("two"));
+    assert!(is_closed(&mut fed));
+    assert_eq!(server.stop().requests, 5);
+}
+
+/// A web server that uses a kept connection for as long as it may: whether each request that its send took was answered.
+/// The end is the close, which is looked for before each request as web servers do, or a send that fails.
+fn use_until_closed<S: Read + Write + Send + 'static>(mut stream: S, look: OwnedFd) -> JoinHandle<Result<u32, u32>> {
+    let request = whole(1, true, "on", b"");
+    // The first one tells that the connection was accepted.
+    stream.write_all(&request).unwrap();
+    answer(&mut stream, 1).unwrap();
+    std::thread::spawn(move || {
+        let mut count = 1;
+        while !peer_has_closed(&look) && stream.write_all(&request).is_ok() {
+            answer(&mut stream, 1).ok_or(count)?;
+            count += 1;
+        }
+        Ok(count)
+    })
+}
+
+fn peer_has_closed(fd: &OwnedFd) -> bool {
+    let ready = poll::poll(&mut [PollFd::new(fd.as_raw_fd(), poll::IN)], 0).unwrap();
+    ready > 0 && !fcgi_core::sys::net::has_bytes(fd.as_fd())
+}
+
+#[test]
+fn what_a_leaving_worker_was_sent_is_answered() {
+    for turn in 0..60 {
+        // With no grace at all the kept connections are closed in the middle of their use.
+        let grace = [0, 100][turn % 2];
+        let options = ResponderOptions { leave_grace_ms: grace, ..ResponderOptions::default() };
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let (folder, port) = (folder(), tcp.local_addr().unwrap().port());
+        let over_tcp = Server::on(tcp.into(), folder.clone(), folder.join("none"), options.clone(), say_hello);
+        let over_unix = Server::start(options, say_hello);
+        let mut clients = Vec::new();
+        for client in 0..4 {
+            if client < 2 {
+                let stream = over_unix.connect();
+                let look = stream.try_clone().unwrap().into();
+                clients.push(use_until_closed(stream, look));
+            } else {
+                let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                let look = stream.try_clone().unwrap().into();
+                clients.push(use_until_closed(stream, look));
+            }
+        }
+        std::thread::sleep(Duration::from_millis(3 + turn as u64 % 5));
+        let (mut over_tcp, mut over_unix) = (over_tcp, over_unix);
+        over_tcp.leave();
+        over_unix.leave();
+        let used: Vec<Result<u32, u32>> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        // Without any grace, TCP may lose what is on its way; see docs/tuning.md.
+        let must = if grace == 0 { &used[..2] } else { &used[..] };
+        assert!(
+            must.iter().all(Result::is_ok),
+            "turn {turn}: after so many requests, one was taken and not answered: {used:?}"
+        );
+        assert_eq!(over_unix.stop().protocol_errors + over_tcp.stop().protocol_errors, 0);
+    }
 }
 
 #[test]
@@ -769,6 +919,39 @@ fn a_blocking_listening_socket_serves_new_and_kept_connections() {
         assert!(text(answer(&mut stream, 1)).ends_with("new"), "{turn}");
     }
     server.stop();
+}
+
+#[test]
+fn workers_on_one_blocking_listener_never_wait_in_accept_while_they_keep_connections() {
+    let folder = folder();
+    let path = folder.join("s");
+    // As spawn-fcgi and web servers hand it out: blocking, and shared by several processes.
+    let listener = UnixListener::bind(&path).unwrap();
+    let others: Vec<OwnedFd> = (0..3).map(|_| listener.try_clone().unwrap().into()).collect();
+    let mut servers = vec![Server::on(listener.into(), folder, path.clone(), ResponderOptions::default(), say_hello)];
+    for other in others {
+        servers.push(Server::on(other, self::folder(), path.clone(), ResponderOptions::default(), say_hello));
+    }
+    let mut kept: Vec<UnixStream> = (0..16).map(|_| servers[0].connect()).collect();
+    for turn in 0..300 {
+        // All are woken, and one may be served by somebody who is awake already.
+        let mut fresh: Vec<UnixStream> = (0..3).map(|_| servers[0].connect()).collect();
+        for stream in &mut fresh {
+            stream.write_all(&whole(1, false, "new", b"")).unwrap();
+        }
+        for stream in &mut fresh {
+            assert!(text(answer(stream, 1)).ends_with("new"));
+        }
+        for stream in &mut kept {
+            stream.write_all(&whole(1, true, "kept", b"")).unwrap();
+            assert!(answer(stream, 1).is_some(), "turn {turn}: a worker waits in accept");
+        }
+    }
+    drop(kept);
+    // One that would wait in accept would not leave either.
+    for server in servers {
+        server.stop();
+    }
 }
 
 #[test]

@@ -78,8 +78,8 @@ pub unsafe extern "C" fn fcgiguard_responder_free(responder: *mut fcgiguard_resp
     unsafe { Handle::free(responder) }
 }
 
-/// Sets an option before open: head_timeout, body_timeout, write_timeout, keep_idle (durations), keep_max (count), keep_conn,
-/// drop_proxy_header (yes or no), web_server_addrs (addresses with commas), params_bytes, value_len, spill_max (sizes), params_count.
+/// Sets an option before open: head_timeout, body_timeout, write_timeout, keep_idle, leave_grace (durations), keep_max (count),
+/// keep_conn, drop_proxy_header (yes or no), web_server_addrs (addresses with commas), params_bytes, value_len, spill_max (sizes), params_count.
 ///
 /// # Safety
 /// `responder` is valid; `name` and `value` are NUL-terminated; `error` is NULL or valid.
@@ -116,6 +116,7 @@ fn set(options: &mut ResponderOptions, name: &str, value: &str) -> Result<(), Fa
         "body_timeout" => options.body_timeout_ms = parse_duration_ms(value)?,
         "write_timeout" => options.write_timeout_ms = parse_duration_ms(value)?,
         "keep_idle" => options.keep_idle_ms = parse_duration_ms(value)?,
+        "leave_grace" => options.leave_grace_ms = parse_duration_ms(value)?,
         "keep_max" => options.keep_max = count()?,
         "keep_conn" => options.keep_conn = yes()?,
         "drop_proxy_header" => options.drop_proxy_header = yes()?,

@@ -173,6 +173,13 @@ vector("value-of-two-gigabytes-is-not-allocated", "responder", begin() + record(
        ["begin 1 responder close"], error=("value_length", 24))
 vector("too-many-params", "responder", begin() + record(PARAMS, 1, b"\0\0" * 65) + record(PARAMS, 1), ["begin 1 responder close"], error=("params_count", 24 + 128))
 vector("get-values-over-limit", "responder", record(GETV, 0, b"\0" * 4097), [], error=("values_bytes", 0))
+# The offset is the pair's in the bytes of the connection, with the headers and the padding of the records between.
+vector("pair-cut-off-in-second-record", "responder",
+       begin() + record(PARAMS, 1, PAB, 3) + record(PARAMS, 1, pair(b"C", b"2") + b"\1\5Aab") + record(PARAMS, 1),
+       ["begin 1 responder close"], error=("pair", 16 + 8 + len(PAB) + 3 + 8 + 4))
+vector("pair-that-straddles-records-cut-off", "responder",
+       begin() + record(PARAMS, 1, PAB + b"\1", 5) + record(PARAMS, 1, b"\5A") + record(PARAMS, 1, b"ab") + record(PARAMS, 1),
+       ["begin 1 responder close"], error=("pair", 24 + len(PAB)))
 vector("get-values-with-a-broken-pair", "responder", record(GETV, 0, b"\x05\0FCG"), [], error=("pair", 8))
 vector("ends-inside-a-header", "responder", begin()[:5], [], error=("cut_off", 5))
 vector("ends-inside-content", "responder", begin()[:12], [], error=("cut_off", 12))

@@ -88,6 +88,10 @@ pub enum AfterEnd {
     Close,
 }
 
+/// Records of params whose places in the stream are remembered, for the offsets of errors: web servers need a handful. In
+/// what follows them, offsets of errors count no headers; remembering more would let tiny records take much memory.
+const PLACES_MAX: usize = 1024;
+
 #[derive(Debug)]
 struct Open {
     id: u16,
@@ -95,7 +99,10 @@ struct Open {
     keep_conn: bool,
     stage: Stage,
     params: Vec<u8>,
+    /// Where the params of the first record begin in the stream.
     params_at: u64,
+    /// Of each further record: where it begins in `params`, and in the stream. Mostly empty, which allocates nothing.
+    places: Vec<(usize, u64)>,
     /// Body bytes that CONTENT_LENGTH still announces: lighttpd may withhold the empty STDIN once it is met.
     body_left: Option<u64>,
     owes_stdin_end: bool,
@@ -286,6 +293,7 @@ impl ResponderConn {
                     stage: Stage::Params,
                     params,
                     params_at: chunk.at,
+                    places: Vec::new(),
                     body_left: None,
                     owes_stdin_end: false,
                     stdin_end_due: false,
@@ -307,8 +315,13 @@ impl ResponderConn {
             return Ok(None);
         };
         if chunk.header.content_len > 0 {
-            if request.params.is_empty() && chunk.first {
-                request.params_at = chunk.at + crate::record::HEADER_LEN as u64;
+            if chunk.first {
+                let at = chunk.at + crate::record::HEADER_LEN as u64;
+                if request.params.is_empty() {
+                    request.params_at = at;
+                } else if request.places.len() < PLACES_MAX {
+                    request.places.push((request.params.len(), at));
+                }
             }
             // Judged by the announced length, before a byte of it is kept.
             let wanted = request.params.len()
@@ -320,7 +333,7 @@ impl ResponderConn {
             return Ok(None);
         }
         for pair in Pairs::with_limits(&request.params, limits) {
-            let (name, value) = pair.map_err(|e| at_record(e, request.params_at))?;
+            let (name, value) = pair.map_err(|e| at_place(e, request.params_at, &request.places))?;
             if name == b"CONTENT_LENGTH" {
                 request.body_left = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
             }
@@ -418,6 +431,15 @@ fn gather<'b>(buffer: &'b mut Vec<u8>, chunk: &Chunk<'b>) -> Option<&'b [u8]> {
 /// An error inside a record's content, moved to its place in the stream.
 fn at_record(error: ProtocolError, record_at: u64) -> ProtocolError {
     ProtocolError { offset: error.offset + record_at, ..error }
+}
+
+/// As [`at_record`], for an error in a stream that came in several records.
+fn at_place(error: ProtocolError, first_at: u64, places: &[(usize, u64)]) -> ProtocolError {
+    let offset = usize::try_from(error.offset).unwrap_or(usize::MAX);
+    match places.iter().rev().find(|(from, _)| *from <= offset) {
+        Some((from, at)) => ProtocolError { offset: at + (offset - from) as u64, ..error },
+        None => at_record(error, first_at),
+    }
 }
 
 fn body_chunk<'a>(request: &mut Open, chunk: Chunk<'a>) -> Option<RequestEvent<'a>> {

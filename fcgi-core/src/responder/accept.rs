@@ -12,6 +12,8 @@ const IMPATIENT: u32 = 64;
 /// Connections with unfinished heads held at most; more than that is an attack, and the oldest goes.
 const HEADS_MAX: usize = 256;
 const EVENTS: usize = 64;
+/// So often a connection that is to be closed is served on because its next request had arrived, before it is shut.
+const LOOKS: u32 = 16;
 
 impl Responder {
     /// `until_signal`: a signal that interrupts the wait ends it, with nothing found.
@@ -97,11 +99,19 @@ impl Responder {
     pub(super) fn epoll(&mut self) -> Result<&Epoll> {
         if self.epoll.is_none() {
             let epoll = Epoll::new()?;
-            if let Some(listener) = &self.listener {
-                epoll.add_exclusive(listener.as_fd(), LISTEN)?;
-            }
-            if let Some(lifeline) = self.gate.lifeline() {
-                epoll.add(fd::Lent::new(lifeline)?.as_fd(), LIFELINE)?;
+            if !self.leave {
+                if let Some(listener) = &self.listener {
+                    epoll.add_exclusive(listener.as_fd(), LISTEN)?;
+                    // Another process may take the connection between the report and our accept, which would then wait, and
+                    // our kept connections with it. There is no accept that does not wait but on a non-blocking socket. The
+                    // others (spawn-fcgi's children, say) are our own program: theirs gives EAGAIN, and they wait as we do.
+                    if self.blocking && fd::set_nonblocking(listener.as_fd(), true).is_ok() {
+                        self.blocking = false;
+                    }
+                }
+                if let Some(lifeline) = self.gate.lifeline() {
+                    epoll.add(fd::Lent::new(lifeline)?.as_fd(), LIFELINE)?;
+                }
             }
             if let Some(home) = &self.home {
                 epoll.add(home.wake(), RETURNED)?;
@@ -116,7 +126,12 @@ impl Responder {
             LISTEN => Ok(self.accept_one(wait)?.unwrap_or(Looked::Done)),
             LIFELINE => {
                 self.gate.drain_nudge();
-                Ok(Looked::Done)
+                // A worker that has left may have been the one that was woken for a connection. Nobody else is told of it
+                // again: EPOLLEXCLUSIVE reports a readiness to one set only. So look.
+                if self.leave || self.blocking {
+                    return Ok(Looked::Done);
+                }
+                Ok(self.accept_one(wait)?.unwrap_or(Looked::Done))
             }
             RETURNED => {
                 self.take_back();
@@ -289,7 +304,7 @@ impl Responder {
     /// Lets a connection wait for what comes next on it, or closes it if nothing should.
     pub(super) fn settle(&mut self, mut link: Box<Link>) {
         let idle = link.conn.is_idle() && link.served;
-        if idle && (self.leave || !self.options.keep_conn) {
+        if idle && !self.options.keep_conn {
             return self.close(link);
         }
         let waits = if idle { Waits::Idle } else { Waits::Head };
@@ -339,25 +354,46 @@ impl Responder {
         true
     }
 
-    fn close_unless_news(&mut self, token: u64, now: u64) -> bool {
+    fn close_unless_news(&mut self, token: u64, now: u64) {
         let Some(mut link) = self.table.take(token) else {
-            return false;
+            return;
         };
-        if matches!(poll::poll(&mut [PollFd::new(link.fd.as_raw_fd(), poll::IN)], 0), Ok(1)) {
+        if !self.may_close(&mut link) {
+            // Readable: its turn comes with the next wait.
             link.since = now;
             self.park(link);
-            return false;
+        } else {
+            self.close(link);
         }
-        self.close(link);
-        true
     }
 
-    fn limit_of(&self, waits: Waits) -> u64 {
-        match waits {
+    /// Whether an idle connection can be closed with nothing lost unseen. FastCGI has no word for "I am closing", and closing
+    /// with a request unread would reset the connection under a peer that has sent it in good faith. On a unix socket the
+    /// receiving half is shut first: what came before is served, what comes later fails at the sender, who then knows that it
+    /// was not taken. On TCP a request that is on its way stays possible, as with every server; see docs/tuning.md.
+    pub(super) fn may_close(&self, link: &mut Link) -> bool {
+        if !self.unix || link.shut {
+            return !net::has_bytes(link.fd.as_fd());
+        }
+        // First without shutting it: a request that is just being sent is not cut off, and a peer that runs as soon as it is
+        // sent END (which may take the processor from us) is served on instead of finding the socket shut and not yet closed.
+        if link.looks < LOOKS && net::has_bytes(link.fd.as_fd()) {
+            link.looks += 1;
+            return false;
+        }
+        link.shut = net::shutdown_read(link.fd.as_fd()).is_ok();
+        !net::has_bytes(link.fd.as_fd())
+    }
+
+    /// None: for ever.
+    fn limit_of(&self, waits: Waits) -> Option<u64> {
+        let limit = match waits {
             Waits::Head => self.options.head_timeout_ms,
+            Waits::Idle if self.leave => return Some(self.options.leave_grace_ms),
             Waits::Idle => self.options.keep_idle_ms,
             Waits::Close => CLOSE_WAIT_MS,
-        }
+        };
+        (limit > 0).then_some(limit)
     }
 
     /// Milliseconds until the next deadline; -1 if there is none.
@@ -365,8 +401,7 @@ impl Responder {
         let deadline = self
             .table
             .links()
-            .filter(|(_, link)| self.limit_of(link.waits) > 0)
-            .map(|(_, link)| link.since.saturating_add(self.limit_of(link.waits)))
+            .filter_map(|(_, link)| self.limit_of(link.waits).map(|limit| link.since.saturating_add(limit)))
             .min();
         match deadline {
             // One more, and the clock's resolution, so that the deadline has passed when we wake.
@@ -386,10 +421,7 @@ impl Responder {
         let late: Vec<(u64, Waits)> = self
             .table
             .links()
-            .filter(|(_, link)| {
-                let limit = self.limit_of(link.waits);
-                limit > 0 && now.saturating_sub(link.since) >= limit
-            })
+            .filter(|(_, link)| self.limit_of(link.waits).is_some_and(|limit| now.saturating_sub(link.since) >= limit))
             .map(|(token, link)| (token, link.waits))
             .collect();
         for (token, waits) in late {
@@ -402,8 +434,8 @@ impl Responder {
         }
     }
 
-    /// Leaving: nothing new is accepted. What was accepted is served; kept connections are looked at once more, since a
-    /// request may be on its way, and closed.
+    /// Leaving: nothing new is waited for. What was accepted is served. A kept connection has a short time for its next request,
+    /// which is answered and followed by the close; one that has been idle for longer is looked at once more and closed.
     fn wind_up(&mut self, wait: bool) -> Result<Found> {
         self.leave = true;
         if let Some(epoll) = &self.epoll {
@@ -416,20 +448,15 @@ impl Responder {
             }
         }
         loop {
-            while let Some(token) = self.table.first(Waits::Idle) {
-                if let Some(link) = self.table.take(token) {
-                    if let Looked::Request = self.look(link, false) {
-                        return Ok(Found::Request);
-                    }
-                }
-            }
             while let Some(event) = self.events.pop_front() {
-                if event.token() > LIFELINE {
+                // A new connection that woke only us is taken, or else it waits until somebody else looks.
+                if event.token() != LIFELINE {
                     if let Looked::Request = self.on_event(event, false)? {
                         return Ok(Found::Request);
                     }
                 }
             }
+            // The grace may be over although news came since: they are looked at first, next time round.
             self.sweep();
             if self.table.waiting() == 0 {
                 return Ok(Found::Leave);

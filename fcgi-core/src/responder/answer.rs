@@ -284,8 +284,13 @@ impl Responder {
         let protocol_status =
             if self.current.overloaded { ProtocolStatus::Overloaded } else { ProtocolStatus::RequestComplete };
         let after = link.conn.end(id, status, protocol_status, self.out.sealed(id));
+        let keep = after == AfterEnd::Keep && self.options.keep_conn;
+        // The last answer of a kept connection: see `may_close`. On TCP, END and the close travel in one segment, so that the
+        // peer sees both at once; a request that was sent ahead of the answer is looked for before.
+        let last = keep && (link.shut || self.leaving());
+        let with_fin = last && complete && !self.unix && self.at == self.end && !net::has_bytes(link.fd.as_fd());
         self.link = Some(link);
-        let mut done = self.flush_out(false);
+        let mut done = self.flush_out(with_fin);
         while done.is_ok() && !self.out.is_empty() {
             // Answers to what was asked meanwhile.
             done = self.flush_out(false);
@@ -297,9 +302,10 @@ impl Responder {
             return done;
         };
         link.served = true;
-        if done.is_err() || eof || faulty {
+        // After our own SHUT_RD the end of file is not the peer's.
+        if done.is_err() || (eof && !link.shut) || faulty {
             self.close(link);
-        } else if after == AfterEnd::Keep && self.options.keep_conn && !self.leaving() {
+        } else if keep && (!last || (complete && !with_fin && (self.at < self.end || !self.may_close(&mut link)))) {
             match self.back.take() {
                 Some(home) => self.give_back(home, link),
                 None => self.link = Some(link),

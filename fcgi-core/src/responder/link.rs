@@ -36,6 +36,10 @@ pub(super) struct Link {
     pub begun: Option<(u16, Role)>,
     /// Whether something was served on it: until then it is new and not kept.
     pub served: bool,
+    /// Its receiving half is shut (unix sockets): what has arrived is served, then it is closed.
+    pub shut: bool,
+    /// How often it was to be closed and had another request.
+    pub looks: u32,
     token: Option<u64>,
 }
 
@@ -53,7 +57,18 @@ impl Link {
     }
 
     pub fn new(fd: OwnedFd, conn: ResponderConn) -> Link {
-        Link { fd, conn, waits: Waits::Head, since: 0, dropped: 0, begun: None, served: false, token: None }
+        Link {
+            fd,
+            conn,
+            waits: Waits::Head,
+            since: 0,
+            dropped: 0,
+            begun: None,
+            served: false,
+            shut: false,
+            looks: 0,
+            token: None,
+        }
     }
 }
 
@@ -76,11 +91,6 @@ impl Table {
     /// How many connections wait.
     pub fn waiting(&self) -> usize {
         self.waiting
-    }
-
-    /// One that waits for this.
-    pub fn first(&self, waits: Waits) -> Option<u64> {
-        self.links().find(|(_, link)| link.waits == waits).map(|(token, _)| token)
     }
 
     pub fn count(&self, waits: Waits) -> usize {

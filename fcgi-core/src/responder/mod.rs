@@ -108,7 +108,8 @@ enum Looked {
 /// The application side of one listening socket, with at most one request in hand.
 pub struct Responder {
     listener: Option<Listener>,
-    /// Whether accept would wait: the mode belongs to the open file, which others share, so it is not ours to change.
+    /// Whether accept would wait. The mode belongs to the open file, which others share, so it is changed only when there is
+    /// something else to wait for, too.
     blocking: bool,
     unix: bool,
     options: ResponderOptions,

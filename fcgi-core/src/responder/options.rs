@@ -21,6 +21,10 @@ pub struct ResponderOptions {
     /// How long a kept connection may idle. Below the 60 s after which nginx closes its own idle ones; a worker that waits
     /// for it meanwhile loses nothing.
     pub keep_idle_ms: u64,
+    /// How long a worker that leaves still waits for the next request of a kept connection, counted from the last one: that
+    /// request is answered and the connection closed right after its END. FastCGI cannot announce a close, so a busy web
+    /// server's next request may be on its way; 100 ms are many of its turns, and hold up no restart. 0: not at all.
+    pub leave_grace_ms: u64,
     /// Connections kept at most; for a further one the longest idle one is closed. nginx documents `keepalive 32`.
     pub keep_max: usize,
     /// Whether connections are kept when the web server asks for it.
@@ -42,6 +46,7 @@ impl Default for ResponderOptions {
             body_timeout_ms: 60_000,
             write_timeout_ms: 60_000,
             keep_idle_ms: 15_000,
+            leave_grace_ms: 100,
             keep_max: 32,
             keep_conn: true,
             drop_proxy_header: true,

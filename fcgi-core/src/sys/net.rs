@@ -207,6 +207,21 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Receives nothing more: on a unix socket the peer's sends fail with EPIPE from here on, and what arrived before can still
+/// be read, followed by end of file. On TCP the kernel tells the peer nothing and goes on receiving.
+pub fn shutdown_read(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: no pointers.
+    check("shutdown", unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RD) })?;
+    Ok(())
+}
+
+/// Whether there are bytes to receive, without taking them or waiting.
+pub fn has_bytes(fd: BorrowedFd<'_>) -> bool {
+    let (mut byte, flags) = ([0u8; 1], libc::MSG_PEEK | libc::MSG_DONTWAIT);
+    // SAFETY: one byte is writable.
+    unsafe { libc::recv(fd.as_raw_fd(), byte.as_mut_ptr().cast(), 1, flags) > 0 }
+}
+
 /// The address a socket is bound to; None for an unnamed one.
 pub fn local_address(fd: BorrowedFd<'_>) -> Result<Option<SockAddr>> {
     let mut raw = Raw::empty();

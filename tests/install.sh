@@ -35,7 +35,9 @@ list() {
 644 packaging/systemd/fcgiguard@.service.in lib/systemd/system/fcgiguard@.service
 644 packaging/systemd/fcgiguard@.socket lib/systemd/system/fcgiguard@.socket
 644 packaging/man/fcgiguard.1 share/man/man1/fcgiguard.1
+644 packaging/man/fcgiguard.toml.5 share/man/man5/fcgiguard.toml.5
 644 packaging/man/libfcgiguard.3 share/man/man3/libfcgiguard.3
+644 packaging/fcgiguard.toml share/doc/fcgiguard/examples/fcgiguard.toml
 644 packaging/completions/fcgiguard.bash share/bash-completion/completions/fcgiguard
 644 packaging/completions/_fcgiguard share/zsh/site-functions/_fcgiguard
 644 packaging/completions/fcgiguard.fish share/fish/vendor_completions.d/fcgiguard.fish
@@ -67,7 +69,7 @@ install)
 uninstall)
     list | while read -r mode source place; do rm -f "$root/$place"; done
     # Folders that are nobody else's.
-    for own in lib/fcgiguard lib/cmake/fcgiguard include/fcgiguard/compat include/fcgiguard; do
+    for own in lib/fcgiguard lib/cmake/fcgiguard include/fcgiguard/compat include/fcgiguard share/doc/fcgiguard/examples share/doc/fcgiguard; do
         rmdir "$root/$own" 2>/dev/null || true
     done
     ;;

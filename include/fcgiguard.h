@@ -490,6 +490,22 @@ int32_t fcgiguard_pool_scale(fcgiguard_pool *pool, uint32_t workers, fcgiguard_e
 int64_t fcgiguard_pool_next_timer_ms(fcgiguard_pool *pool);
 
 /*
+ For a loop of the program's own: the descriptors that the next step would wait for, and for each what poll(2) is to look for
+ (POLLIN, POLLOUT). Writes at most `room` of each and returns how many there are; `fds` and `events` may be NULL with a room of 0.
+ The loop: step with a timeout of 0 until it returns FCGIGUARD_STEP_IDLE; ask for the descriptors; wait for them and for at most
+ fcgiguard_pool_next_timer_ms; again. Ask anew after each step, and after reload, scale, stop, quit, signal and upgrade step at
+ once: what they ask for is done by a step. The descriptors stay the pool's. A signal must end the wait, or be told by
+ fcgiguard_pool_signal.
+
+ `pool` is valid; `fds` and `events` are writable for `room` elements each; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_poll_fds(fcgiguard_pool *pool,
+                                int32_t *fds,
+                                int16_t *events,
+                                size_t room,
+                                fcgiguard_error *error);
+
+/*
  Takes the oldest event: 1 and the event, which is the caller's to free, or 0 when there is none.
 
  `pool` is valid; `event` is writable; `error` is NULL or valid.

@@ -173,12 +173,15 @@ fn manual_page_of_the_configuration_file() {
         writeln!(page, ".PP\n{}", roff(paragraph)).unwrap();
     }
     page.push_str(
-        ".SH KEYS\n.TP\n.BI command \" \" list\\ of\\ texts\nThe program and its arguments. Each pool needs one.\n",
+        ".SH KEYS\n.TP\n\\fBcommand\\fR \\fIlist of texts\\fR\nThe program and its arguments. Each pool needs one.\n",
     );
     for spec in OPTIONS {
-        let default = if spec.default.is_empty() { String::new() } else { format!(" [{}]", roff(spec.default)) };
-        let kind = roff(&toml_kind(spec)).replace(' ', "\\ ");
-        write!(page, ".TP\n.BI {} \" \" {kind}{default}\n{}\n", roff(spec.name), roff(spec.text)).unwrap();
+        let kind = roff(&toml_kind(spec));
+        write!(page, ".TP\n\\fB{}\\fR \\fI{kind}\\fR\n{}\n", roff(spec.name), roff(spec.text)).unwrap();
+        if !spec.default.is_empty() {
+            // A list as its items, so that a long one can be broken.
+            writeln!(page, "Default: {}.", roff(spec.default).replace(',', ", ")).unwrap();
+        }
     }
     page.push_str(".SH EXAMPLE\n");
     literal(&mut page, &std::fs::read_to_string(root().join("packaging/fcgiguard.toml")).unwrap());

@@ -15,7 +15,10 @@
  *           its comment says; nobody but the library frees it.
  * Units     Times are int64_t milliseconds (_ms) or microseconds (_us); -1 means none, 0 means do not wait. Sizes are bytes.
  * Threads   A handle is used by one thread at a time; different handles by different threads at will. The library
- *           starts no thread. A call on a handle that is in use is the error wrong_state.
+ *           starts no thread. A call on a handle that is in use, by another thread or by the call whose callback this is, is
+ *           the error wrong_state; _free leaves such a handle alone. A request counts with its responder until it is detached.
+ * Memory    Use after _free is told (wrong_state) only as long as nothing else has got the memory: do not rely on it.
+ *           What peers make large is bounded by options (limit_exceeded). A program that is out of memory for less is aborted.
  * Fork      A handle remembers the process that made it; in another process every call but _free is the error
  *           wrong_process. The exceptions are said where they are (a pool's worker).
  * Signals   Only fcgiguard_pool_run changes signal handlers, and restores them when it returns. SIGPIPE is never raised.
@@ -858,7 +861,8 @@ int32_t fcgiguard_request_detach(fcgiguard_request *request,
 void fcgiguard_responder_leave_all(void);
 
 /*
- Ends the request: the rest of STDOUT and END_REQUEST go out in one write. Frees the handle, whatever it returns.
+ Ends the request: the rest of STDOUT and END_REQUEST go out in one write. Frees the handle, whatever it returns (unless it is in
+ use).
 
  `request` is NULL or valid, and is not used afterwards; `error` is NULL or valid.
  */

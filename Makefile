@@ -47,10 +47,11 @@ fmt: ## format the Rust code
 	$(CARGO) fmt --all
 
 .PHONY: bless
-bless: ## write anew what is made from the tables: headers, option and error pages, manual pages, completions
+bless: ## write anew what is made from the tables: headers, option and error pages, manual pages, completions, the ABI's record
 	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgi-core --test docs
 	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgiguard-ffi --test header
 	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgiguard --test pages
+	tests/abi/run bless
 
 .PHONY: install
 install: ## install command, libraries, headers, pkg-config and CMake files, manual, units under PREFIX and DESTDIR

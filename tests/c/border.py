@@ -1,7 +1,8 @@
-"""Writes border.c from include/fcgiguard.h: every function with NULL for each pointer, and every handle in another process, in use,
+"""Writes border.h for border.c from include/fcgiguard.h: every function with NULL for each pointer, and every handle in another process, in use,
 poisoned. A function that the tables below do not cover stops the script, so that a new one comes with its case.
 
-    python3 tests/c/border.py include/fcgiguard.h > border.c
+    python3 tests/c/border.py include/fcgiguard.h > border.h
+    python3 tests/c/border.py include/fcgiguard.h --stubs > stubs.c     # a definition of each function, for tests/abi
 """
 
 import re
@@ -110,8 +111,21 @@ def value(kind, word):
     return ARGUMENTS[kind]
 
 
+def stubs(all_of_them, header):
+    print("#include <stdlib.h>\n#include <fcgiguard.h>")
+    # Types with a body that no function names: return values are int32_t, and their enums are for reading them.
+    for at, name in enumerate(re.findall(r"^} (fcgiguard_\w+);", header, re.M)):
+        print(f"void stub_type_{at}({name} *of) {{ (void)of; }}")
+    for name, result, arguments, _ in all_of_them:
+        text = ", ".join(f"{kind} {word}" for kind, word in arguments) or "void"
+        print(f"{result} {name}({text}) {{ {' '.join(f'(void){word};' for _, word in arguments)} abort(); }}")
+
+
 def main():
-    all_of_them = list(functions(open(sys.argv[1]).read()))
+    header = open(sys.argv[1]).read()
+    all_of_them = list(functions(header))
+    if sys.argv[2:] == ["--stubs"]:
+        return stubs(all_of_them, header)
     comments = {name: comment for name, _, _, comment in all_of_them}
     if len(all_of_them) < 90:
         sys.exit(f"border.py: only {len(all_of_them)} functions were found in {sys.argv[1]}")

@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 CARGO ?= cargo
 PREFIX ?= /usr/local
+# Folder of libraries under PREFIX, as distributions have it: lib64, lib/x86_64-linux-gnu
+LIBDIR ?= lib
 # Arguments of `make demo`: a program of yours in place of the built-in responder, as in make demo APP='perl app.pl'
 APP ?=
 BIN := target/release/fcgiguard
@@ -47,18 +49,19 @@ fmt: ## format the Rust code
 	$(CARGO) fmt --all
 
 .PHONY: bless
-bless: ## write anew what is made from the tables: headers, option and error pages, manual pages, completions
+bless: ## write anew what is made from the tables: headers, option and error pages, manual pages, completions, the ABI's record
 	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgi-core --test docs
 	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgiguard-ffi --test header
 	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgiguard --test pages
+	tests/abi/run bless
 
 .PHONY: install
 install: ## install command, libraries, headers, pkg-config and CMake files, manual, units under PREFIX and DESTDIR
-	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tests/install.sh install
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' tests/install.sh install
 
 .PHONY: uninstall
 uninstall: ## remove what install put there
-	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' tests/install.sh uninstall
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' tests/install.sh uninstall
 
 .PHONY: clean
 clean: ## remove what was built (.deps stays: remove it by hand to start from nothing)

@@ -15,7 +15,10 @@
  *           its comment says; nobody but the library frees it.
  * Units     Times are int64_t milliseconds (_ms) or microseconds (_us); -1 means none, 0 means do not wait. Sizes are bytes.
  * Threads   A handle is used by one thread at a time; different handles by different threads at will. The library
- *           starts no thread. A call on a handle that is in use is the error wrong_state.
+ *           starts no thread. A call on a handle that is in use, by another thread or by the call whose callback this is, is
+ *           the error wrong_state; _free leaves such a handle alone. A request counts with its responder until it is detached.
+ * Memory    Use after _free is told (wrong_state) only as long as nothing else has got the memory: do not rely on it.
+ *           What peers make large is bounded by options (limit_exceeded). A program that is out of memory for less is aborted.
  * Fork      A handle remembers the process that made it; in another process every call but _free is the error
  *           wrong_process. The exceptions are said where they are (a pool's worker).
  * Signals   Only fcgiguard_pool_run changes signal handlers, and restores them when it returns. SIGPIPE is never raised.
@@ -506,6 +509,22 @@ int32_t fcgiguard_pool_scale(fcgiguard_pool *pool, uint32_t workers, fcgiguard_e
 int64_t fcgiguard_pool_next_timer_ms(fcgiguard_pool *pool);
 
 /*
+ For a loop of the program's own: the descriptors that the next step would wait for, and for each what poll(2) is to look for
+ (POLLIN, POLLOUT). Writes at most `room` of each and returns how many there are; `fds` and `events` may be NULL with a room of 0.
+ The loop: step with a timeout of 0 until it returns FCGIGUARD_STEP_IDLE; ask for the descriptors; wait for them and for at most
+ fcgiguard_pool_next_timer_ms; again. Ask anew after each step, and after reload, scale, stop, quit, signal and upgrade step at
+ once: what they ask for is done by a step. The descriptors stay the pool's. A signal must end the wait, or be told by
+ fcgiguard_pool_signal.
+
+ `pool` is valid; `fds` and `events` are writable for `room` elements each; `error` is NULL or valid.
+ */
+int32_t fcgiguard_pool_poll_fds(fcgiguard_pool *pool,
+                                int32_t *fds,
+                                int16_t *events,
+                                size_t room,
+                                fcgiguard_error *error);
+
+/*
  Takes the oldest event: 1 and the event, which is the caller's to free, or 0 when there is none.
 
  `pool` is valid; `event` is writable; `error` is NULL or valid.
@@ -889,7 +908,8 @@ int32_t fcgiguard_request_detach(fcgiguard_request *request,
 void fcgiguard_responder_leave_all(void);
 
 /*
- Ends the request: the rest of STDOUT and END_REQUEST go out in one write. Frees the handle, whatever it returns.
+ Ends the request: the rest of STDOUT and END_REQUEST go out in one write. Frees the handle, whatever it returns (unless it is in
+ use).
 
  `request` is NULL or valid, and is not used afterwards; `error` is NULL or valid.
  */

@@ -113,6 +113,11 @@ int32_t fcgiguard_pool_stop(fcgiguard_pool *pool, fcgiguard_error *error);
 int32_t fcgiguard_pool_quit(fcgiguard_pool *pool, fcgiguard_error *error);
 int32_t fcgiguard_pool_scale(fcgiguard_pool *pool, uint32_t workers, fcgiguard_error *error);
 int64_t fcgiguard_pool_next_timer_ms(fcgiguard_pool *pool);
+int32_t fcgiguard_pool_poll_fds(fcgiguard_pool *pool,
+                                int32_t *fds,
+                                int16_t *events,
+                                size_t room,
+                                fcgiguard_error *error);
 int32_t fcgiguard_pool_next_event(fcgiguard_pool *pool, fcgiguard_event **event, fcgiguard_error *error);
 int32_t fcgiguard_pool_on_event(fcgiguard_pool *pool,
                                 fcgiguard_event_fn told,

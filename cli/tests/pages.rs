@@ -128,8 +128,109 @@ fn manual_page_of_the_command() {
         )
         .unwrap();
     }
-    page.push_str(".SH SEE ALSO\n.BR libfcgiguard (3),\n.BR spawn\\-fcgi (1),\n.BR systemd.socket (5)\n");
+    page.push_str(
+        ".SH SEE ALSO\n.BR fcgiguard.toml (5),\n.BR libfcgiguard (3),\n.BR spawn\\-fcgi (1),\n.BR systemd.socket (5)\n",
+    );
     compare("man/fcgiguard.1", &page);
+}
+
+/// How an option's value is written in TOML: its kind in the table, and what a file makes of it.
+fn toml_kind(spec: &fcgi_core::manager::options::OptionSpec) -> String {
+    match (spec.name, kind_of(spec.kind).as_str(), spec.list) {
+        ("env", ..) => "table of texts".to_owned(),
+        ("signals", ..) => "list of texts; replaces the default".to_owned(),
+        (_, "yes|no", _) => "true or false".to_owned(),
+        (_, kind, true) if kind.contains("numbers") => "list of numbers".to_owned(),
+        (_, _, true) => "list of texts".to_owned(),
+        (_, "count" | "number" | "factor", _) => "number".to_owned(),
+        (_, "text", _) => "text".to_owned(),
+        (_, "octal", _) => "octal number, as a text".to_owned(),
+        (_, kind, _) if kind.contains('|') => format!("one of {}", kind.replace('|', ", ")),
+        (_, kind, _) => kind.to_owned(),
+    }
+}
+
+#[test]
+fn manual_page_of_the_configuration_file() {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut page = format!(
+        ".\\\" Made from the option table and packaging/fcgiguard.toml by cli/tests/pages.rs; do not edit.\n\
+         .TH FCGIGUARD.TOML 5 \"\" \"fcgiguard {version}\" \"File Formats\"\n.SH NAME\nfcgiguard.toml \\- pools of fcgiguard run\n\
+         .SH SYNOPSIS\n.B fcgiguard run \\-\\-config\n.I FILE\n.br\n.B fcgiguard check\n.I FILE\n.SH DESCRIPTION\n"
+    );
+    for paragraph in [
+        "The file is TOML 1.0. It has no fixed place; the name is what packages use for it, usually /etc/fcgiguard.toml.",
+        "Each table [pool.NAME] is a pool of that name. Its keys are the options below, with underscores or dashes, and the key command: a \
+         list of the program and its arguments, started without a shell and looked for in PATH. Keys outside of any pool's table hold for \
+         every pool that does not say otherwise; a file without any such table is one pool.",
+        "Durations are texts like \"250ms\", \"5s\", \"2m\" (a bare number is seconds), sizes like \"64M\" (a bare number is bytes). Where a \
+         list is expected, one value may stand alone. In a pool's table a list replaces the one at the top.",
+        "Over the file go the environment (FCGIGUARD_ and the option's name in capitals) and, over that, the flags of fcgiguard run. Both hold \
+         for every pool.",
+        "Every fault is told with line and column before anything is started: FILE:LINE:COLUMN: text. A file that was changed is taken by \
+         fcgiguard upgrade, not by a reload; workers are then replaced only where they would be started differently.",
+    ] {
+        writeln!(page, ".PP\n{}", roff(paragraph)).unwrap();
+    }
+    page.push_str(
+        ".SH KEYS\n.TP\n\\fBcommand\\fR \\fIlist of texts\\fR\nThe program and its arguments. Each pool needs one.\n",
+    );
+    for spec in OPTIONS {
+        let kind = roff(&toml_kind(spec));
+        write!(page, ".TP\n\\fB{}\\fR \\fI{kind}\\fR\n{}\n", roff(spec.name), roff(spec.text)).unwrap();
+        if !spec.default.is_empty() {
+            // A list as its items, so that a long one can be broken.
+            writeln!(page, "Default: {}.", roff(spec.default).replace(',', ", ")).unwrap();
+        }
+    }
+    page.push_str(".SH EXAMPLE\n");
+    literal(&mut page, &std::fs::read_to_string(root().join("packaging/fcgiguard.toml")).unwrap());
+    page.push_str(".SH SEE ALSO\n.BR fcgiguard (1)\n");
+    compare("man/fcgiguard.toml.5", &page);
+}
+
+/// The example is what an operator copies: `check` takes it, with the command in PATH, and reports what is broken in it.
+#[test]
+fn the_example_configuration_passes_check() {
+    let example = root().join("packaging/fcgiguard.toml");
+    let own = Path::new(env!("CARGO_BIN_EXE_fcgiguard")).parent().unwrap().to_owned();
+    let check = |file: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_fcgiguard"))
+            .args(["check".as_ref(), file.as_os_str()])
+            .env("PATH", &own)
+            .output()
+            .expect("the command runs")
+    };
+    let out = check(&example);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let broken = std::env::temp_dir().join(format!("fcgiguard-pages-{}.toml", std::process::id()));
+    let text = std::fs::read_to_string(&example).unwrap().replace("workers = 8", "workers = \"eight\"");
+    std::fs::write(&broken, text).unwrap();
+    let out = check(&broken);
+    std::fs::remove_file(&broken).unwrap();
+    assert!(!out.status.success(), "a wrong value passes");
+}
+
+/// Each kind of value that the page names is taken by the file.
+#[test]
+fn every_option_is_set_in_a_file_as_the_page_says() {
+    let mut text = String::new();
+    for spec in OPTIONS.iter().filter(|spec| !spec.default.is_empty()) {
+        let value = match toml_kind(spec).as_str() {
+            "true or false" => if spec.default == "yes" { "true" } else { "false" }.to_owned(),
+            "number" => spec.default.to_owned(),
+            kind if kind.starts_with("list of texts") => {
+                format!("[\"{}\"]", spec.default.split(',').collect::<Vec<_>>().join("\", \""))
+            }
+            _ => format!("\"{}\"", spec.default),
+        };
+        writeln!(text, "{} = {value}", spec.name).unwrap();
+    }
+    let file = std::env::temp_dir().join(format!("fcgiguard-pages-all-{}.toml", std::process::id()));
+    std::fs::write(&file, text + "command = [\"/bin/true\"]\n").unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_fcgiguard")).arg("check").arg(&file).output().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
 #[test]

@@ -78,22 +78,22 @@ static int serve(int fd, fcgiguard_worker *worker, fcgiguard_error *error)
 {
     unsigned char head[8], content[65535 + 255], none[8];
     struct timeval patience = {1, 0}; /* seconds that a silent peer, or a kept connection, may hold this worker */
-    int keep = 1, go_on = 1;
+    int open = 1, keep = 1, go_on = 1;
 
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    while (keep && take(fd, head, sizeof head)) {
+    while (open && take(fd, head, sizeof head)) {
         unsigned id = (unsigned)head[2] << 8 | head[3];
         size_t len = (size_t)head[4] << 8 | head[5];
         if (!take(fd, content, len + head[6])) break;
         if (head[1] == GET_VALUES) {
-            keep = give(fd, none, put(none, GET_VALUES_RESULT, 0, "", 0));
+            open = give(fd, none, put(none, GET_VALUES_RESULT, 0, "", 0));
         } else if (head[1] == BEGIN) {
             if (len < 8 || fcgiguard_worker_pre_dispatch(worker, error) < 0) break;
             keep = content[2] & 1;
         } else if (head[1] == ABORT || (head[1] == STDIN && len == 0)) {
-            keep = answer(fd, id) && keep;
+            open = answer(fd, id) && keep;
             go_on = fcgiguard_worker_post_dispatch(worker, error) == 1;
-            keep = keep && go_on;
+            open = open && go_on;
         }
     }
     return go_on;

@@ -2,7 +2,7 @@
 
 use crate::error::fcgiguard_error;
 use crate::handle::{guard, guard_or, Fault, Handle};
-use crate::text::{bytes, put, text};
+use crate::text::{bytes, given, put, text};
 use fcgi_core::address::Address;
 use fcgi_core::client::{Client, Piece};
 use fcgi_core::Code;
@@ -253,6 +253,12 @@ pub unsafe extern "C" fn fcgiguard_client_header_at(
     error: *mut fcgiguard_error,
 ) -> i32 {
     let body = |client: &mut Client| {
+        given(&[
+            (name.is_null(), "name"),
+            (name_len.is_null(), "name_len"),
+            (value.is_null(), "value"),
+            (value_len.is_null(), "value_len"),
+        ])?;
         let Some((n, v)) = client.head()?.fields.get(index) else {
             return Ok(0);
         };

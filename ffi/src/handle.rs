@@ -98,19 +98,22 @@ impl<T> Handle<T> {
         }))
     }
 
-    /// Frees the handle; null is allowed. In another process than its maker's only memory is given back: `forget`
-    /// decides what must not be touched there (descriptors, socket files).
+    /// Frees the handle; null is allowed, and one that a call is inside of is left alone: lost memory is better than a call whose
+    /// handle went away. In another process than its maker's each value's Drop leaves alone what is the maker's
+    /// (socket files, connections).
     ///
     /// # Safety
-    /// `handle` is null or came from [`Handle::into_raw`], is not freed, and no call is inside it.
+    /// `handle` is null or came from [`Handle::into_raw`] and is not freed.
     pub unsafe fn free(handle: *mut Handle<T>) {
-        if handle.is_null() {
+        // SAFETY: null or alive, the caller's duty; a freed one is told apart as far as it can be.
+        let Some(this) = (unsafe { handle.as_ref() }) else {
+            return;
+        };
+        if this.life.load(Ordering::Acquire) != ALIVE || this.inside.swap(true, Ordering::AcqRel) {
             return;
         }
-        // SAFETY: the caller's duty.
-        let life = unsafe { &(*handle).life };
         // A second free that comes before the memory is used again is told apart here and does nothing.
-        if life.compare_exchange(ALIVE, FREED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        if this.life.compare_exchange(ALIVE, FREED, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return;
         }
         // SAFETY: alive until this line, so it is a box of ours, and the caller gives it up.

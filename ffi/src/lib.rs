@@ -7,6 +7,9 @@
 mod client;
 mod error;
 mod handle;
+/// cbindgen:ignore
+#[cfg(feature = "test-hooks")]
+mod hooks;
 mod pool;
 mod probe;
 mod responder;

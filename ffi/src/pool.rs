@@ -566,6 +566,41 @@ pub unsafe extern "C" fn fcgiguard_pool_next_timer_ms(pool: *mut fcgiguard_pool)
     })
 }
 
+/// For a loop of the program's own: the descriptors that the next step would wait for, and for each what poll(2) is to look for
+/// (POLLIN, POLLOUT). Writes at most `room` of each and returns how many there are; `fds` and `events` may be NULL with a room of 0.
+/// The loop: step with a timeout of 0 until it returns FCGIGUARD_STEP_IDLE; ask for the descriptors; wait for them and for at most
+/// fcgiguard_pool_next_timer_ms; again. Ask anew after each step, and after reload, scale, stop, quit, signal and upgrade step at
+/// once: what they ask for is done by a step. The descriptors stay the pool's. A signal must end the wait, or be told by
+/// fcgiguard_pool_signal.
+///
+/// # Safety
+/// `pool` is valid; `fds` and `events` are writable for `room` elements each; `error` is NULL or valid.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_pool_poll_fds(
+    pool: *mut fcgiguard_pool,
+    fds: *mut i32,
+    events: *mut i16,
+    room: usize,
+    error: *mut fcgiguard_error,
+) -> i32 {
+    let body = |state: &mut PoolState| {
+        if room > 0 && (fds.is_null() || events.is_null()) {
+            return Err(Fault::null(if fds.is_null() { "fds" } else { "events" }));
+        }
+        let wanted = running(state)?.descriptors();
+        for (at, (fd, what)) in wanted.iter().take(room).enumerate() {
+            // SAFETY: `at` is below `room`, for which the caller says that both are writable.
+            unsafe {
+                fds.add(at).write(*fd);
+                events.add(at).write(*what);
+            }
+        }
+        Ok(i32::try_from(wanted.len()).unwrap_or(i32::MAX))
+    };
+    // SAFETY: the caller's duty.
+    unsafe { with(pool, error, body) }
+}
+
 /// Takes the oldest event: 1 and the event, which is the caller's to free, or 0 when there is none.
 ///
 /// # Safety

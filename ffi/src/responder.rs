@@ -5,7 +5,7 @@
 use crate::error::fcgiguard_error;
 use crate::handle::{guard, guard_or, Fault, Handle};
 use crate::share::Share;
-use crate::text::{bytes, put, text};
+use crate::text::{bytes, given, put, text};
 use crate::worker::{fcgiguard_worker, WorkerState};
 use fcgi_core::manager::listen::{self, Listener};
 use fcgi_core::manager::options::PoolOptions;
@@ -375,9 +375,7 @@ pub unsafe extern "C" fn fcgiguard_request_param(
     error: *mut fcgiguard_error,
 ) -> i32 {
     guard(error, || {
-        if name.is_null() {
-            return Err(Fault::null("name"));
-        }
+        given(&[(name.is_null(), "name"), (value.is_null(), "value"), (len.is_null(), "len")])?;
         // SAFETY: not NULL, and NUL-terminated by the caller's duty.
         let name = unsafe { std::ffi::CStr::from_ptr(name) }.to_bytes();
         // SAFETY: the caller's duty.
@@ -410,6 +408,12 @@ pub unsafe extern "C" fn fcgiguard_request_param_at(
     error: *mut fcgiguard_error,
 ) -> i32 {
     guard(error, || {
+        given(&[
+            (name.is_null(), "name"),
+            (name_len.is_null(), "name_len"),
+            (value.is_null(), "value"),
+            (value_len.is_null(), "value_len"),
+        ])?;
         let find = |responder: &mut Responder| {
             Ok(responder.params().at(index).map(|(n, v)| ((n.as_ptr(), n.len()), (v.as_ptr(), v.len()))))
         };
@@ -676,7 +680,8 @@ pub extern "C" fn fcgiguard_responder_leave_all() {
     leave_flag().store(true, Ordering::Release);
 }
 
-/// Ends the request: the rest of STDOUT and END_REQUEST go out in one write. Frees the handle, whatever it returns.
+/// Ends the request: the rest of STDOUT and END_REQUEST go out in one write. Frees the handle, whatever it returns (unless it is in
+/// use).
 ///
 /// # Safety
 /// `request` is NULL or valid, and is not used afterwards; `error` is NULL or valid.

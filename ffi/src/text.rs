@@ -140,3 +140,11 @@ pub unsafe extern "C" fn fcgiguard_option_kind(name: *const c_char) -> *const c_
     // SAFETY: the caller's duty.
     unsafe { of_row(name, |row| row.kind.as_ptr()) }
 }
+
+/// Out arguments are there whether or not something will be put into them.
+pub fn given(places: &[(bool, &str)]) -> Result<(), Fault> {
+    match places.iter().find(|(is_null, _)| *is_null) {
+        Some((_, name)) => Err(Fault::null(name)),
+        None => Ok(()),
+    }
+}

@@ -714,6 +714,12 @@ impl Manager {
         }
     }
 
+    /// What a step would wait for: descriptors and poll(2)'s events, for a host that waits in a loop of its own and then calls
+    /// [`Manager::step`] with 0. Good until the next call with this manager. [`Manager::next_timer_ms`] is the other half.
+    pub fn descriptors(&self) -> Vec<(RawFd, i16)> {
+        self.poll_set().iter().map(|p| (p.fd(), p.events())).collect()
+    }
+
     pub(super) fn poll_set(&self) -> Vec<PollFd> {
         let mut fds = Vec::with_capacity(2 + self.children.len() * 3);
         if let Some(signals) = &self.signals {

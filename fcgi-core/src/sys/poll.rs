@@ -28,6 +28,11 @@ impl PollFd {
         self.0.revents
     }
 
+    /// What is waited for.
+    pub fn events(&self) -> i16 {
+        self.0.events
+    }
+
     /// The descriptor.
     pub fn fd(&self) -> RawFd {
         self.0.fd

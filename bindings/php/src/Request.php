@@ -173,7 +173,10 @@ final class Request
     {
         if ($this->input === null) {
             if ($this->stream !== null) {
-                return (string) stream_get_contents($this->stream, null, 0);
+                $place = (int) ftell($this->stream);
+                $input = (string) stream_get_contents($this->stream, null, 0);
+                fseek($this->stream, $place);
+                return $input;
             }
             $input = '';
             while (($piece = $this->read()) !== '') {
@@ -310,7 +313,9 @@ final class Request
     public function finish(): void
     {
         if (!$this->finished) {
-            $this->worker->drainOutput(true);
+            if (!$this->worker->drainOutput(true)) {
+                $this->error("fcgiguard: the program closed the worker's output buffer; what it printed since is in the worker's own stdout\n");
+            }
             $this->head();
             $this->end();
         }

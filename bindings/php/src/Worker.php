@@ -231,26 +231,27 @@ final class Worker
     }
 
     /**
-     * Hands over what was echoed. At a request's end the buffers that the program left open are closed.
+     * Hands over what was echoed. At a request's end the buffers that the program left open are closed. False if the
+     * worker's own is gone.
      *
      * @internal
      */
-    public function drainOutput(bool $end = false, bool $drop = false): void
+    public function drainOutput(bool $end = false, bool $drop = false): bool
     {
         if ($this->level === 0) {
-            return;
+            return true;
         }
         while ($end && ob_get_level() > $this->level && ($drop ? ob_end_clean() : ob_end_flush())) {
         }
         if (ob_get_level() < $this->level) {
-            $this->current?->error("fcgiguard: the program closed the worker's output buffer; what it printed since is in the worker's own stdout\n");
-            return;
+            return false;
         }
         if (ob_get_level() === $this->level && ob_get_length() > 0) {
             [$this->draining, $this->drop] = [true, $drop];
             $drop ? ob_clean() : ob_flush();
             [$this->draining, $this->drop] = [false, false];
         }
+        return true;
     }
 
     private function fillSuperglobals(Request $request): void

@@ -37,7 +37,7 @@ final class Sapi
             // Kept in a variable: the struct's type goes with it.
             $php = FFI::cdef(self::MODULE);
             /** @var FFI\CData $module */
-            $module = $php->sapi_module; // @phpstan-ignore property.notFound
+            $module = $php->sapi_module;
             if (FFI::string($module->name) !== 'cli' || FFI::string($module->pretty_name) !== 'Command Line Interface') {
                 return false;
             }
@@ -62,9 +62,8 @@ final class Sapi
         try {
             $libc = FFI::cdef('void *signal(int signo, void *handler); int siginterrupt(int signo, int flag);');
             foreach ([15, 2] as $signo) {
-                // @phpstan-ignore method.notFound, method.notFound, property.notFound
                 $libc->signal($signo, $libc->cast('void *', $library->fcgiguard_responder_leave_all));
-                $libc->siginterrupt($signo, 1); // @phpstan-ignore method.notFound
+                $libc->siginterrupt($signo, 1);
             }
         } catch (FFI\Exception) {
             // Then a signal ends the process at once, as PHP does by itself.

@@ -26,7 +26,7 @@ final class Scratch
 
     public function __construct(public readonly FFI $ffi)
     {
-        $this->error = $ffi->fcgiguard_error_new(); // @phpstan-ignore method.notFound
+        $this->error = $ffi->fcgiguard_error_new();
         $this->buffer = self::made($ffi, 'uint8_t[' . self::PIECE . ']');
         $this->name = self::made($ffi, 'const uint8_t *[1]');
         $this->nameLength = self::made($ffi, 'size_t[1]');
@@ -36,7 +36,7 @@ final class Scratch
 
     public function __destruct()
     {
-        $this->ffi->fcgiguard_error_free($this->error); // @phpstan-ignore method.notFound
+        $this->ffi->fcgiguard_error_free($this->error);
     }
 
     private static function made(FFI $ffi, string $type): FFI\CData

@@ -103,11 +103,22 @@ impl Responder {
         self.epoll.as_ref().ok_or(ResponderError::NoRequest)
     }
 
+    /// A wake-up for a connection goes to one worker, and that one may have left without taking it: the manager nudges then.
+    /// What the others' epoll sees of a connection that waits already, it sees when the listener is added.
+    fn rearm(&mut self) -> Result<()> {
+        if let (Some(epoll), Some(listener)) = (&self.epoll, &self.listener) {
+            epoll.remove(listener.as_fd())?;
+            epoll.add_exclusive(listener.as_fd(), LISTEN)?;
+        }
+        Ok(())
+    }
+
     fn on_event(&mut self, event: Event, wait: bool) -> Result<Looked> {
         match event.token() {
             LISTEN => Ok(self.accept_one(wait)?.unwrap_or(Looked::Done)),
             LIFELINE => {
                 self.gate.drain_nudge();
+                self.rearm()?;
                 Ok(Looked::Done)
             }
             RETURNED => {

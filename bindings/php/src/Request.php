@@ -406,7 +406,7 @@ final class Request
                 @unlink($path);
             }
         }
-        $this->stream === null ?: fclose($this->stream);
+        // Whoever else has the stream keeps it: PSR-7 objects close theirs themselves.
         $this->stream = null;
         $this->sent($result);
     }

@@ -12,5 +12,9 @@ if (is_file(__DIR__ . '/../vendor/autoload.php')) {
             require_once $file;
         }
     }
-    require_once __DIR__ . '/Processes.php';
+    spl_autoload_register(static function (string $class): void {
+        if ($class === 'FcgiGuard\Tests\Processes') {
+            require __DIR__ . '/Processes.php';
+        }
+    });
 }

@@ -3,4 +3,4 @@
 set -eu
 php -d ffi.enable=true -d zend.assertions=1 bindings/php/tests/run.php
 (cd bindings/php && phpunit --do-not-cache-result)
-[ ! -x bindings/php/tests/nginx.sh ] || bindings/php/tests/nginx.sh 20000
+php -d ffi.enable=true bindings/php/tests/nginx.php 20000

@@ -25,7 +25,7 @@ abstract class Processes extends TestCase
         foreach (array_keys($this->running) as $key) {
             $this->stop($key);
         }
-        array_map('unlink', array_filter(glob("$this->folder/*") ?: [], 'is_file'));
+        array_map('unlink', glob("$this->folder/*") ?: []);
         @rmdir($this->folder);
     }
 

@@ -94,6 +94,20 @@ final class Client
         string $query = '',
         string $contentType = 'application/octet-stream',
     ): Response {
+        return $this->receive($this->sendOnly($script, $params, $body, $method, $query, $contentType));
+    }
+
+    /**
+     * Sends a request and does not wait.
+     *
+     * @param array<string, string|int> $params
+     * @param string|resource|iterable<string>|null $body
+     * @return int for receive()
+     *
+     * @internal
+     */
+    public function sendOnly(?string $script, array $params, mixed $body, ?string $method, string $query, string $contentType): int
+    {
         if (is_iterable($body) && !isset($params['CONTENT_LENGTH'])) {
             $whole = '';
             foreach ($body as $piece) {
@@ -118,7 +132,25 @@ final class Client
         $this->begin($params + $this->usual($script, $method ?? ($body === null ? 'GET' : 'POST'), $query, $body, $contentType));
         $this->send($body);
         $this->call('end');
-        return new Response($this, $this->turn, $this->call('head'), $this->fields());
+        return $this->turn;
+    }
+
+    /**
+     * Waits for the head of the answer to what sendOnly() sent.
+     *
+     * @internal
+     */
+    public function receive(int $turn): Response
+    {
+        $this->mustBe($turn);
+        return new Response($this, $turn, $this->call('head'), $this->fields());
+    }
+
+    private function mustBe(int $turn): void
+    {
+        if ($turn !== $this->turn) {
+            throw new UsageException('this answer was given up: its client has sent another request', -106, 'wrong_state');
+        }
     }
 
     /**
@@ -252,9 +284,7 @@ final class Client
      */
     public function readFor(int $turn): array
     {
-        if ($turn !== $this->turn) {
-            throw new UsageException('this answer was given up: its client has sent another request', -106, 'wrong_state');
-        }
+        $this->mustBe($turn);
         $s = $this->scratch;
         $kind = $this->call('read', $s->value, $s->valueLength);
         if ($kind === 0) {

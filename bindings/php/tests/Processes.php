@@ -108,7 +108,7 @@ abstract class Processes extends TestCase
     {
         $address = "$this->folder/worker.sock";
         $key = $this->start([PHP_BINARY, ...$php, __DIR__ . "/apps/$script", $address]);
-        self::assertTrue(self::eventually(static fn () => @stat($address) !== false), "the worker does not listen: {$this->log()}");
+        self::assertTrue(self::eventually(static fn () => ($there = @stream_socket_client("unix://$address")) !== false && fclose($there)), "the worker does not listen: {$this->log()}");
         return [$key, $address];
     }
 }

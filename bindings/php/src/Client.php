@@ -6,6 +6,7 @@ namespace FcgiGuard;
 
 use FcgiGuard\Exception\FcgiGuardException;
 use FcgiGuard\Exception\UsageException;
+use FcgiGuard\Internal\Scratch;
 use FFI;
 
 /**
@@ -28,8 +29,11 @@ final class Client
 
     private readonly FFI $ffi;
     private FFI\CData $handle;
-    private FFI\CData $error;
-    private ?FFI\CData $buffer = null;
+    private readonly Scratch $scratch;
+    /** @var array<int, FFI\CData> */
+    private array $buffers = [];
+    /** @var array<int, int> */
+    private array $sizes = [self::PIECE, 0];
     private bool $connected = false;
     private int $turn = 0;
     private bool $open = false;
@@ -52,7 +56,7 @@ final class Client
     ) {
         $this->ffi = Library::load();
         $this->handle = $this->ffi->fcgiguard_client_new();
-        $this->error = $this->ffi->fcgiguard_error_new();
+        $this->scratch = new Scratch($this->ffi);
         $options = ['timeout' => $timeout, 'keep_conn' => $keepConn ? '1' : '0', 'idle_timeout' => $idleTimeout, 'hold' => $hold, 'interruptible' => '1'];
         foreach ($options as $name => $value) {
             $this->call('set', $name, $value);
@@ -64,7 +68,6 @@ final class Client
     {
         if (isset($this->handle)) {
             $this->ffi->fcgiguard_client_free($this->handle);
-            $this->ffi->fcgiguard_error_free($this->error);
         }
     }
 
@@ -91,6 +94,20 @@ final class Client
         string $query = '',
         string $contentType = 'application/octet-stream',
     ): Response {
+        return $this->receive($this->sendOnly($script, $params, $body, $method, $query, $contentType));
+    }
+
+    /**
+     * Sends a request and does not wait.
+     *
+     * @param array<string, string|int> $params
+     * @param string|resource|iterable<string>|null $body
+     * @return int for receive()
+     *
+     * @internal
+     */
+    public function sendOnly(?string $script, array $params, mixed $body, ?string $method, string $query, string $contentType): int
+    {
         if (is_iterable($body) && !isset($params['CONTENT_LENGTH'])) {
             $whole = '';
             foreach ($body as $piece) {
@@ -115,7 +132,25 @@ final class Client
         $this->begin($params + $this->usual($script, $method ?? ($body === null ? 'GET' : 'POST'), $query, $body, $contentType));
         $this->send($body);
         $this->call('end');
-        return new Response($this, $this->turn, $this->call('head'), $this->fields());
+        return $this->turn;
+    }
+
+    /**
+     * Waits for the head of the answer to what sendOnly() sent.
+     *
+     * @internal
+     */
+    public function receive(int $turn): Response
+    {
+        $this->mustBe($turn);
+        return new Response($this, $turn, $this->call('head'), $this->fields());
+    }
+
+    private function mustBe(int $turn): void
+    {
+        if ($turn !== $this->turn) {
+            throw new UsageException('this answer was given up: its client has sent another request', -106, 'wrong_state');
+        }
     }
 
     /**
@@ -165,8 +200,7 @@ final class Client
         }
         foreach ($params as $name => $value) {
             [$name, $value] = [(string) $name, (string) $value];
-            $bytes = $this->bytes($name . $value);
-            $this->call('param', $bytes, strlen($name), $bytes + strlen($name), strlen($value));
+            $this->call('param', $this->bytes($name, 0), strlen($name), $this->bytes($value, 1), strlen($value));
         }
         $this->call('begin');
         $this->open = true;
@@ -193,33 +227,35 @@ final class Client
         for ($at = 0; $at < strlen($bytes); $at += $taken) {
             $piece = substr($bytes, $at, self::PIECE);
             // Fewer than given, and then limit_exceeded, come only while `hold` bytes of the answer wait.
-            $taken = $this->call('write', $this->bytes($piece), strlen($piece));
+            $taken = $this->call('write', $this->bytes($piece, 0), strlen($piece));
         }
     }
 
-    /** A pointer to a copy of the bytes, good until the next one. */
-    private function bytes(string $bytes): FFI\CData
+    /** A copy of the bytes for C, good until the next one in the same of two places. */
+    private function bytes(string $bytes, int $place): FFI\CData
     {
-        $needed = max(strlen($bytes), self::PIECE);
-        if ($this->buffer === null || FFI::sizeof($this->buffer) < $needed) {
-            $this->buffer = $this->ffi->new("uint8_t[$needed]");
+        $length = strlen($bytes);
+        if ($length > $this->sizes[$place]) {
+            $this->sizes[$place] = max($length, 1024);
+            $this->buffers[$place] = $this->ffi->new("uint8_t[{$this->sizes[$place]}]");
         }
-        FFI::memcpy($this->buffer, $bytes, strlen($bytes));
-        return $this->ffi->cast('uint8_t *', FFI::addr($this->buffer));
+        $buffer = $this->buffers[$place] ?? $this->scratch->buffer;
+        FFI::memcpy($buffer, $bytes, $length);
+        return $buffer;
     }
 
     /** Calls fcgiguard_client_NAME with the handle, the arguments and the client's own error object. */
     private function call(string $name, mixed ...$arguments): int
     {
         $function = "fcgiguard_client_$name";
-        $arguments[] = $this->error;
+        $arguments[] = $this->scratch->error;
         do {
             $result = $this->ffi->$function($this->handle, ...$arguments);
             // PHP runs signal handlers between its operations: here. The same call then goes on.
         } while ($result === self::INTERRUPTED);
         if ($result < 0) {
             $code = $this->ffi->fcgiguard_code_name($result) ?? 'unknown';
-            throw FcgiGuardException::of($result, $code, $this->ffi->fcgiguard_error_message($this->error));
+            throw FcgiGuardException::of($result, $code, $this->ffi->fcgiguard_error_message($this->scratch->error));
         }
         return $result;
     }
@@ -227,19 +263,17 @@ final class Client
     /** @return list<array{string, string}> */
     private function fields(): array
     {
-        $ffi = $this->ffi;
-        [$name, $value] = [$ffi->new('const uint8_t *'), $ffi->new('const uint8_t *')];
-        [$nameLength, $valueLength] = [$ffi->new('size_t'), $ffi->new('size_t')];
+        $s = $this->scratch;
         $fields = [];
-        while ($this->call('header_at', count($fields), FFI::addr($name), FFI::addr($nameLength), FFI::addr($value), FFI::addr($valueLength)) === 1) {
-            $fields[] = [self::copy($name, $nameLength->cdata), self::copy($value, $valueLength->cdata)];
+        while ($this->call('header_at', count($fields), $s->name, $s->nameLength, $s->value, $s->valueLength) === 1) {
+            $fields[] = [self::copy($s->name[0], $s->nameLength[0]), self::copy($s->value[0], $s->valueLength[0])];
         }
         return $fields;
     }
 
-    private static function copy(FFI\CData $bytes, int $length): string
+    private static function copy(?FFI\CData $bytes, int $length): string
     {
-        return $length === 0 ? '' : FFI::string($bytes, $length);
+        return $length === 0 || $bytes === null ? '' : FFI::string($bytes, $length);
     }
 
     /**
@@ -250,16 +284,13 @@ final class Client
      */
     public function readFor(int $turn): array
     {
-        if ($turn !== $this->turn) {
-            throw new UsageException('this answer was given up: its client has sent another request', -106, 'wrong_state');
-        }
-        $bytes = $this->ffi->new('const uint8_t *');
-        $length = $this->ffi->new('size_t');
-        $kind = $this->call('read', FFI::addr($bytes), FFI::addr($length));
+        $this->mustBe($turn);
+        $s = $this->scratch;
+        $kind = $this->call('read', $s->value, $s->valueLength);
         if ($kind === 0) {
             $this->open = false;
         }
-        return [$kind, self::copy($bytes, $length->cdata)];
+        return [$kind, self::copy($s->value[0], $s->valueLength[0])];
     }
 
     /**

@@ -11,18 +11,23 @@ use FFI;
 /**
  * Finds and loads libfcgiguard, and says what is missing when it cannot.
  *
- * Looked for in this order: Library::load($file), the environment's FCGIGUARD_LIB, a scope preloaded under the name
- * "FCGIGUARD" (php-fpm with ffi.enable=preload), the source tree, and the system's own search path.
+ * Looked for in this order: Library::load($file), the environment's FCGIGUARD_LIB, the scope of
+ * php.ini's ffi.preload (php-fpm; see README), the source tree, and the system's own search path.
  *
  * @internal the other classes are the interface
  */
 final class Library
 {
     private const VERSION = '0.1.';
+    private const SCOPE = 'FCGIGUARD';
 
     private static ?FFI $ffi = null;
 
-    /** Loads from this file; without a file, from where the class comment says. */
+    /**
+     * Loads from this file; without a file, from where the class comment says.
+     *
+     * @throws LibraryException that says what is missing and what to do
+     */
     public static function load(?string $file = null): FFI
     {
         if (self::$ffi !== null && $file === null) {
@@ -31,35 +36,84 @@ final class Library
         if (!extension_loaded('ffi')) {
             throw self::fault('PHP\'s extension "ffi" is not loaded: install it (Debian: php-common has it) and enable extension=ffi');
         }
-        $ffi = self::open($file);
-        /** @phpstan-ignore-next-line declared by the header */
-        $found = $ffi->fcgiguard_version();
-        if (!str_starts_with($found, self::VERSION)) {
-            throw self::fault("libfcgiguard is version $found, this package needs " . self::VERSION . 'x');
+        $file ??= getenv('FCGIGUARD_LIB') ?: null;
+        $ffi = $file === null ? self::preloaded() : null;
+        if ($ffi === null) {
+            self::mayLoad();
+            $ffi = self::open(self::declarations(), $file);
         }
         return self::$ffi = $ffi;
     }
 
-    private static function open(?string $file): FFI
+    /** The text for php.ini's ffi.preload, after a look whether the library can be loaded. @internal */
+    public static function header(?string $file = null): string
     {
-        $file ??= getenv('FCGIGUARD_LIB') ?: null;
-        if ($file === null) {
-            try {
-                return FFI::scope('FCGIGUARD');
-            } catch (FFI\Exception) {
-                // Not preloaded: go on.
-            }
-        }
-        $enable = (string) ini_get('ffi.enable');
-        if ($enable === 'preload' && PHP_SAPI !== 'cli' || $enable === '0' || $enable === '') {
-            throw self::fault("ffi.enable is \"$enable\": set ffi.enable=true, or preload the header with ffi.preload (see README)");
-        }
-        $tree = dirname(__DIR__, 3) . '/target/release/libfcgiguard.so';
-        $name = $file ?? (is_file($tree) ? $tree : 'libfcgiguard.so.0');
+        $declarations = self::declarations();
+        $file ??= getenv('FCGIGUARD_LIB') ?: self::usual();
+        self::open($declarations, $file);
+        return '#define FFI_SCOPE "' . self::SCOPE . "\"\n#define FFI_LIB \"$file\"\n$declarations";
+    }
+
+    private static function preloaded(): ?FFI
+    {
         try {
-            return FFI::cdef(self::declarations(), $name);
+            $ffi = FFI::scope(self::SCOPE);
+        } catch (FFI\Exception) {
+            return null;
+        }
+        self::checkVersion($ffi->fcgiguard_version(), 'ffi.preload');
+        return $ffi;
+    }
+
+    /** Says why FFI may not be used, if so. */
+    private static function mayLoad(): void
+    {
+        // In a web SAPI "preload" lets only preloaded code in.
+        $enable = strtolower((string) ini_get('ffi.enable'));
+        if ($enable === 'preload' && PHP_SAPI !== 'cli' && !self::isPreloaded()) {
+            $preload = dirname(__DIR__) . '/preload.php';
+            throw self::fault("ffi.enable is \"preload\" and this package is not preloaded: set opcache.preload=$preload in php.ini, or ffi.enable=true");
+        }
+        if (in_array($enable, ['0', '', 'false', 'off', 'no'], true)) {
+            throw self::fault('FFI is switched off in php.ini: set ffi.enable=true, or ffi.enable=preload and opcache.preload (see README)');
+        }
+    }
+
+    private static function isPreloaded(): bool
+    {
+        $status = function_exists('opcache_get_status') ? @opcache_get_status(false) : false;
+        return is_array($status) && in_array(self::class, $status['preload_statistics']['classes'] ?? [], true);
+    }
+
+    private static function usual(): string
+    {
+        $tree = dirname(__DIR__, 3) . '/target/release/libfcgiguard.so';
+        return is_file($tree) ? $tree : 'libfcgiguard.so.0';
+    }
+
+    private static function open(string $declarations, ?string $file): FFI
+    {
+        $name = $file ?? self::usual();
+        try {
+            $version = FFI::cdef('const char *fcgiguard_version(void);', $name)->fcgiguard_version();
         } catch (FFI\Exception $error) {
-            throw self::fault("libfcgiguard cannot be loaded from $name: {$error->getMessage()}; install it, or set FCGIGUARD_LIB to its path");
+            $why = $error->getMessage();
+            $advice = str_contains($why, 'resolving') ? 'that file is no libfcgiguard' : 'install it, or set FCGIGUARD_LIB to its path';
+            throw self::fault("libfcgiguard cannot be loaded from $name: $why; $advice");
+        }
+        // Before the declarations: they may name what another version does not have.
+        self::checkVersion($version, $name);
+        try {
+            return FFI::cdef($declarations, $name);
+        } catch (FFI\Exception $error) {
+            throw self::fault("libfcgiguard in $name and fcgiguard_php.h are not of one build: {$error->getMessage()}; reinstall both");
+        }
+    }
+
+    private static function checkVersion(string $version, string $where): void
+    {
+        if (!str_starts_with($version, self::VERSION)) {
+            throw self::fault("libfcgiguard in $where is version $version, this package needs " . self::VERSION . 'x: install both from one release');
         }
     }
 

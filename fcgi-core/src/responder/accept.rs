@@ -121,6 +121,16 @@ impl Responder {
         self.epoll.as_ref().ok_or(ResponderError::NoRequest)
     }
 
+    /// A wake-up for a connection goes to one worker, and that one may have left without taking it: the manager nudges then.
+    /// What the others' epoll sees of a connection that waits already, it sees when the listener is added.
+    fn rearm(&mut self) -> Result<()> {
+        if let (Some(epoll), Some(listener)) = (&self.epoll, &self.listener) {
+            epoll.remove(listener.as_fd())?;
+            epoll.add_exclusive(listener.as_fd(), LISTEN)?;
+        }
+        Ok(())
+    }
+
     fn on_event(&mut self, event: Event, wait: bool) -> Result<Looked> {
         match event.token() {
             LISTEN => Ok(self.accept_one(wait)?.unwrap_or(Looked::Done)),
@@ -128,7 +138,11 @@ impl Responder {
                 self.gate.drain_nudge();
                 // A worker that has left may have been the one that was woken for a connection. Nobody else is told of it
                 // again: EPOLLEXCLUSIVE reports a readiness to one set only. So look.
-                if self.leave || self.blocking {
+                if self.leave {
+                    return Ok(Looked::Done);
+                }
+                if self.blocking {
+                    self.rearm()?;
                     return Ok(Looked::Done);
                 }
                 Ok(self.accept_one(wait)?.unwrap_or(Looked::Done))

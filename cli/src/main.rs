@@ -10,6 +10,7 @@ mod flags;
 mod probe;
 mod request;
 mod run;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -24,7 +25,8 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("probe", "ask FastCGI servers whether they serve", probe::main),
     ("request", "send one request and print its answer", request::main),
     ("run", "keep a pool of a FastCGI command's processes", run::main),
-    ("check", "find every fault in a configuration of run", run::check),
+    ("watch", "probe many servers on a schedule, and act on what changes", watch::main),
+    ("check", "find every fault in a configuration of run or watch", run::check),
     ("demo", "all of it in front of your eyes, within a minute", demo::main),
     ("echo", "a responder that is built in, to try things out", echo::main),
     ("status", "show a pool and its workers", control::status),
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
     let name = args.next().unwrap_or_default();
     let rest: Vec<OsString> = args.collect();
     // What serves or guards must outlive its log; everything else is a filter.
-    let serves = ["run", "echo", "demo"].iter().any(|serving| name == *serving);
+    let serves = ["run", "echo", "demo", "watch"].iter().any(|serving| name == *serving);
     if !serves || rest.iter().any(|arg| arg == "--help" || arg == "-h") {
         fcgi_core::sys::signal::end_on_broken_pipe();
     }

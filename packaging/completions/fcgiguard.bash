@@ -3,7 +3,7 @@ _fcgiguard() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'probe request run watch check demo echo status reload upgrade scale stop bench' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'probe request run watch agent check demo echo status reload upgrade scale stop bench' -- "$cur")
         return
     fi
     case ${COMP_WORDS[1]}:$prev in
@@ -26,6 +26,7 @@ _fcgiguard() {
         request) mapfile -t COMPREPLY < <(compgen -W '--script --param --method --query --body --timeout --head --help' -- "$cur") ;;
         run) mapfile -t COMPREPLY < <(compgen -W '--name --listen --backlog --socket-mode --socket-owner --socket-group --workers --sizing --min-workers --max-workers --min-spare --max-spare --idle-timeout --ready --alive-after --start-timeout --cooperate --max-requests --max-lifetime --max-memory --memory-kind --memory-samples --sample-interval --jitter --request-timeout --request-signal --request-kill-after --request-timeout-only-queued --stop-timeout --stop-signal --drain-repeat --max-surge --max-unavailable --canary-time --reload-timeout --upgrade-timeout --restart-delay --restart-factor --restart-delay-max --give-up-after --on-crash --give-up-code --fatal-codes --max-failures --failure-window --failure-action --failure-grace --self-probe --self-probe-timeout --control --control-mode --control-users --control-readers --pidfile --user --group --umask --chroot --chdir --env --clear-env --rlimit-nofile --rlimit-core --rlimit-as --nice --no-new-privs --watch --watch-debounce --output --log --log-format --signals' -- "$cur") ;;
         watch) mapfile -t COMPREPLY < <(compgen -W '--config' -- "$cur") ;;
+        agent) mapfile -t COMPREPLY < <(compgen -W '--listen --control --drain-file --drain-on-reload --timeout' -- "$cur") ;;
         check) mapfile -t COMPREPLY < <(compgen -W '' -- "$cur") ;;
         demo) mapfile -t COMPREPLY < <(compgen -W '--app' -- "$cur") ;;
         echo) mapfile -t COMPREPLY < <(compgen -W '--listen' -- "$cur") ;;

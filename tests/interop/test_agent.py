@@ -67,6 +67,7 @@ defaults
 fcgi-app app
     docroot /
     index x
+    no option keep-conn
 frontend web
     bind 127.0.0.1:{port}
     default_backend pool

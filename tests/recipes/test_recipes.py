@@ -1,4 +1,4 @@
-"""Every documented file, with the real program that reads it: it works, a failure is detected, and healed."""
+"""Every documented file, with the real program that reads it (paths, ports and a few times are the test's): it works, a failure is detected, and healed."""
 import json
 import os
 import re
@@ -47,7 +47,8 @@ def monitrc(place, name, **more):
 
 @pytest.mark.parametrize("name", ["monit.conf", "monit-raw.conf"])
 def test_monit_reloads_a_pool_whose_workers_hang_and_leaves_a_well_one_alone(place, name):
-    with place.pool("app", 2, "--stop-timeout", "2s") as pool, monitrc(place, name):
+    more = {"5 seconds": "1 seconds"} if name == "monit-raw.conf" else {"--timeout 3s": "--timeout 1s"}
+    with place.pool("app", 2, "--stop-timeout", "2s") as pool, monitrc(place, name, **more):
         first = place.workers()
         time.sleep(3)
         assert place.workers() == first, pool.output()
@@ -118,6 +119,7 @@ def test_runit(place):
 @as_root
 def test_s6(place):
     place.put("s6.run", "scan/shop/run", 0o755)
+    place.put("s6.check", "scan/shop/data/check", 0o755)
     service = Path(place.folder, "scan", "shop")
     (service / "notification-fd").write_text("3\n")
     with Process([need("s6-svscan", "s6"), f"{place.folder}/scan"], place.folder):
@@ -246,7 +248,7 @@ def test_haproxy_drains_the_pool_whose_drain_file_is_there(place):
 
 def test_kubernetes_probes_say_what_kubernetes_must_know(place):
     """The commands of the file are run as kubelet would: exit status 0 is good."""
-    text = place.text("kubernetes.yaml", **{"0.0.0.0:9000": place.socket, "127.0.0.1:9000": place.socket, '"--workers", "4"': '"--workers", "1"'})
+    text = place.text("kubernetes.yaml", **{"0.0.0.0:9000": place.socket, "127.0.0.1:9000": place.socket, '"--workers", "4"': '"--workers", "1"', "3s": "1s"})
     (start,) = re.findall(r"^ *command: (\[.*\])$", text, re.M)
     probes = {kind: json.loads(argv) for kind, argv in re.findall(r"(\w+)Probe:\n *exec: {command: (\[.*\])}", text)}
     assert set(probes) == {"startup", "liveness", "readiness"}
@@ -258,7 +260,7 @@ def test_kubernetes_probes_say_what_kubernetes_must_know(place):
     with Process(json.loads(start), place.folder, name="container") as container:
         place.answers()
         assert good("startup") and good("liveness") and good("readiness")
-        with Process([place.bin, "request", place.socket, "--query", "sleep=9000", "--timeout", "20s"], place.folder, name="slow"):
+        with Process([place.bin, "request", place.socket, "--query", "sleep=5000", "--timeout", "20s"], place.folder, name="slow"):
             wait_until("its only worker is busy", lambda: place.probe() == 1)
             assert good("liveness"), "busy is alive"
             assert not good("readiness"), "and not ready"

@@ -78,6 +78,10 @@ class Place:
 
         return wait_until(f"an answer at {address}", one, timeout, 0.05)
 
+    def answers_once(self):
+        """The pid of one answer; whatever goes wrong is raised."""
+        return fcgi.request(self.socket, {}).pid
+
     def probe(self, *options, address=None):
         return subprocess.run([self.bin, "probe", "-q", "--timeout", "1s", *options, address or self.socket], timeout=20).returncode
 

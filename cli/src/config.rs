@@ -24,6 +24,13 @@ pub struct Fault {
     text: String,
 }
 
+impl Fault {
+    /// A fault at a byte offset of the file.
+    pub fn new(at: usize, text: impl Into<String>) -> Fault {
+        Fault { at, text: text.into() }
+    }
+}
+
 /// A pool as the file has it.
 pub struct Pool {
     pub options: PoolOptions,
@@ -205,7 +212,8 @@ fn add(to: &mut Entries, key: &str, span: Range<usize>, value: &Spanned<DeValue<
     to.insert(key, Entry { texts, at: span.start });
 }
 
-fn scalar(value: &DeValue<'_>) -> Option<String> {
+/// A plain value as text; None for a list, a table or a date.
+pub fn scalar(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
         DeValue::Integer(number) => Some(number.as_str().to_owned()),

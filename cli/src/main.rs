@@ -1,6 +1,7 @@
 //! The `fcgiguard` command. Each subcommand is a file; it parses its flags, calls the core and prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod agent;
 mod bench;
 mod config;
 mod control;
@@ -11,6 +12,7 @@ mod probe;
 mod request;
 mod run;
 mod top;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -25,7 +27,9 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("probe", "ask FastCGI servers whether they serve", probe::main),
     ("request", "send one request and print its answer", request::main),
     ("run", "keep a pool of a FastCGI command's processes", run::main),
-    ("check", "find every fault in a configuration of run", run::check),
+    ("watch", "probe many servers on a schedule, and act on what changes", watch::main),
+    ("agent", "tell HAProxy how a pool is (agent-check)", agent::main),
+    ("check", "find every fault in a configuration of run or watch", run::check),
     ("demo", "all of it in front of your eyes, within a minute", demo::main),
     ("echo", "a responder that is built in, to try things out", echo::main),
     ("status", "show a pool and its workers", control::status),
@@ -42,7 +46,7 @@ fn main() -> ExitCode {
     let name = args.next().unwrap_or_default();
     let rest: Vec<OsString> = args.collect();
     // What serves or guards must outlive its log; everything else is a filter.
-    let serves = ["run", "echo", "demo"].iter().any(|serving| name == *serving);
+    let serves = ["run", "echo", "demo", "watch", "agent"].iter().any(|serving| name == *serving);
     if !serves || rest.iter().any(|arg| arg == "--help" || arg == "-h") {
         fcgi_core::sys::signal::end_on_broken_pipe();
     }

@@ -132,11 +132,23 @@ pub fn check(args: Vec<OsString>) -> ExitCode {
     let file = match args.as_slice() {
         [file] if file != "--help" && file != "-h" => file.to_string_lossy().into_owned(),
         _ => {
-            println!("Usage: fcgiguard check FILE\n\nReads a configuration of `fcgiguard run --config` and reports every fault with line and column. It looks for the");
+            println!("Usage: fcgiguard check FILE\n\nReads a configuration of `fcgiguard run` or `watch` and reports every fault with line and column. It looks for the");
             println!("commands, users and groups, and starts and binds nothing. Exit codes: 0 all is well, 3 something is not.");
             return if args.len() == 1 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) };
         }
     };
+    if let Some(found) = crate::watch::check(&file) {
+        for line in found.as_ref().unwrap_or_else(|faults| faults) {
+            match &found {
+                Ok(_) => println!("{line}"),
+                Err(_) => eprintln!("{line}"),
+            }
+        }
+        if found.is_ok() {
+            println!("{file}: no faults");
+        }
+        return if found.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) };
+    }
     match read(&file) {
         Ok(pools) => {
             for (options, command) in &pools {

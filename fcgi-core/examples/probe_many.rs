@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! probe_many serve FOLDER COUNT HUNG     listens on COUNT sockets in FOLDER; never accepts on every (COUNT/HUNG)th
+//! probe_many flap FOLDER COUNT SECONDS   the same; each closes without an answer in every other span of so many seconds
 //! probe_many probe FOLDER COUNT          probes them all; prints when the last healthy one and the last of all were done
 //! ```
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
@@ -18,7 +19,11 @@ fn socket(folder: &Path, n: usize) -> PathBuf {
     folder.join(n.to_string())
 }
 
-fn serve(folder: &Path, count: usize, hung: usize) {
+/// A whole answer to a request: an empty head, then the end.
+const ANSWER: &[u8] =
+    b"\x01\x06\0\x01\0\x1c\0\0Content-Type: text/plain\r\n\r\n\x01\x03\0\x01\0\x08\0\0\0\0\0\0\0\0\0\0";
+
+fn serve(folder: &Path, count: usize, hung: usize, flap: u64) {
     let epoll = Epoll::new().unwrap();
     let mut listeners: Vec<OwnedFd> = Vec::new();
     for n in 0..count {
@@ -32,6 +37,7 @@ fn serve(folder: &Path, count: usize, hung: usize) {
         listeners.push(fd);
     }
     println!("up");
+    let begun = Instant::now();
     let mut events = [Event::EMPTY; 512];
     let mut buffer = [0; 4096];
     loop {
@@ -40,7 +46,13 @@ fn serve(folder: &Path, count: usize, hung: usize) {
             let listener = &listeners[event.token() as usize];
             let connection = net::accept(listener.as_fd(), false).unwrap();
             let _ = net::recv(connection.as_fd(), &mut buffer);
-            let _ = net::send(connection.as_fd(), &[1, 10, 0, 0, 0, 0, 0, 0]);
+            let away = flap > 0 && (begun.elapsed().as_secs() / flap + event.token()) % 2 == 1;
+            // BEGIN_REQUEST is answered as a request, all else as GET_VALUES.
+            match buffer.get(1) {
+                _ if away => {}
+                Some(1) => drop(net::send(connection.as_fd(), ANSWER)),
+                _ => drop(net::send(connection.as_fd(), &[1, 10, 0, 0, 0, 0, 0, 0])),
+            }
         }
     }
 }
@@ -68,7 +80,8 @@ fn main() {
     let number = |at: usize| args.get(at).and_then(|a| a.parse().ok()).expect("a number");
     let folder = PathBuf::from(args.get(1).expect("a folder"));
     match args.first().map(String::as_str) {
-        Some("serve") => serve(&folder, number(2), number(3)),
+        Some("serve") => serve(&folder, number(2), number(3), 0),
+        Some("flap") => serve(&folder, number(2), 0, number(3) as u64),
         _ => probe(&folder, number(2)),
     }
 }

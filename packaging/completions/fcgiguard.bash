@@ -4,6 +4,7 @@ _fcgiguard() {
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
         mapfile -t COMPREPLY < <(compgen -W 'probe request run check demo echo status top reload upgrade scale stop bench' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'probe request run watch agent check demo echo status reload upgrade scale stop bench' -- "$cur")
         return
     fi
     case ${COMP_WORDS[1]}:$prev in
@@ -25,7 +26,9 @@ _fcgiguard() {
         probe) mapfile -t COMPREPLY < <(compgen -W '--method --param --script --expect-status --expect-header --expect-body --timeout --max-open --json --verbose --quiet --help' -- "$cur") ;;
         request) mapfile -t COMPREPLY < <(compgen -W '--script --param --method --query --body --timeout --head --help' -- "$cur") ;;
         run) mapfile -t COMPREPLY < <(compgen -W '--name --listen --backlog --socket-mode --socket-owner --socket-group --workers --sizing --min-workers --max-workers --min-spare --max-spare --idle-timeout --ready --alive-after --start-timeout --cooperate --max-requests --max-lifetime --max-memory --memory-kind --memory-samples --sample-interval --jitter --request-timeout --request-signal --request-kill-after --request-timeout-only-queued --stop-timeout --stop-signal --drain-repeat --max-surge --max-unavailable --canary-time --reload-timeout --upgrade-timeout --restart-delay --restart-factor --restart-delay-max --give-up-after --on-crash --give-up-code --fatal-codes --max-failures --failure-window --failure-action --failure-grace --self-probe --self-probe-timeout --control --control-mode --control-users --control-readers --pidfile --user --group --umask --chroot --chdir --env --clear-env --rlimit-nofile --rlimit-core --rlimit-as --nice --no-new-privs --watch --watch-debounce --output --log --log-format --signals' -- "$cur") ;;
-        check) mapfile -t COMPREPLY < <(compgen -W '--config' -- "$cur") ;;
+        watch) mapfile -t COMPREPLY < <(compgen -W '--config' -- "$cur") ;;
+        agent) mapfile -t COMPREPLY < <(compgen -W '--listen --control --drain-file --drain-on-reload --timeout' -- "$cur") ;;
+        check) mapfile -t COMPREPLY < <(compgen -W '' -- "$cur") ;;
         demo) mapfile -t COMPREPLY < <(compgen -W '--app' -- "$cur") ;;
         echo) mapfile -t COMPREPLY < <(compgen -W '--listen' -- "$cur") ;;
         status) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;

@@ -38,11 +38,24 @@ struct Target {
     address: String,
     addrs: Vec<SockAddr>,
     resolve_us: u64,
+    plan: Arc<Plan>,
+}
+
+/// A probe made ready to send, for [`Prober::add_prepared`]: one for any number of targets.
+#[derive(Clone, Debug)]
+pub struct Prepared(Arc<Plan>);
+
+impl Prepared {
+    /// Fails if a param does not fit the wire.
+    pub fn new(probe: &Probe) -> Result<Prepared, ProbeError> {
+        Ok(Prepared(Arc::new(probe.plan().map_err(ProbeError::Params)?)))
+    }
 }
 
 #[derive(Debug)]
 struct Slot {
     id: usize,
+    plan: Arc<Plan>,
     check: Check,
     fd: Option<OwnedFd>,
     baseline: Option<Baseline>,
@@ -105,10 +118,22 @@ impl Prober {
         match address.to_connect() {
             Ok(addrs) => {
                 let resolve_us = now_us().saturating_sub(before);
-                self.waiting.push_back(Target { id, address: name, addrs, resolve_us });
+                let plan = Arc::clone(&self.plan);
+                self.waiting.push_back(Target { id, address: name, addrs, resolve_us, plan });
             }
             Err(error) => self.done.push(Finished { id, result: Err(ProbeError::Resolve(error)) }),
         }
+        id
+    }
+
+    /// Adds a target with a probe of its own, at socket addresses that the host resolved; they are tried in order. For
+    /// hosts that probe for ever: no resolver is waited for, and each target may ask something else.
+    pub fn add_prepared(&mut self, probe: &Prepared, addrs: Vec<SockAddr>, name: String) -> usize {
+        let id = self.added;
+        self.added += 1;
+        self.sight.many = id > 0;
+        let plan = Arc::clone(&probe.0);
+        self.waiting.push_back(Target { id, address: name, addrs, resolve_us: 0, plan });
         id
     }
 
@@ -177,9 +202,9 @@ impl Prober {
     }
 
     fn start(&mut self, target: Target) {
-        let Target { id, address, addrs, resolve_us } = target;
-        let check = Check::new(Arc::clone(&self.plan), address, addrs, resolve_us, now_us());
-        let slot = Slot { id, check, fd: None, baseline: None, heard: false };
+        let Target { id, address, addrs, resolve_us, plan } = target;
+        let check = Check::new(Arc::clone(&plan), address, addrs, resolve_us, now_us());
+        let slot = Slot { id, plan, check, fd: None, baseline: None, heard: false };
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -215,6 +240,8 @@ impl Prober {
                     }
                 }
                 drop(slot.fd.take());
+                // A shortage of descriptors passes: one more place with each probe that ends well.
+                self.max_open = self.plan.max_open.min(self.max_open + 1);
                 let queue = slot.check.addr().and_then(|addr| self.sight.queue(addr, now_us()));
                 slot.check.set_queue(queue);
                 Ok(slot.check.into_report())
@@ -223,7 +250,7 @@ impl Prober {
                 // Fewer at a time, then; this one starts anew when a place is free.
                 self.max_open = self.open() - 1;
                 let (address, addrs, resolve_us) = slot.check.into_target();
-                self.waiting.push_front(Target { id: slot.id, address, addrs, resolve_us });
+                self.waiting.push_front(Target { id: slot.id, address, addrs, resolve_us, plan: slot.plan });
                 self.free.push(index);
                 return;
             }

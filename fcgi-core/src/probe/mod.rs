@@ -21,7 +21,7 @@ mod report;
 mod sight;
 mod verdict;
 
-pub use driver::{Finished, Prober};
+pub use driver::{Finished, Prepared, Prober};
 pub use plan::{Expect, Method, OptionFault, Probe, DEFAULT_MAX_OPEN, DEFAULT_TIMEOUT_MS};
 pub use report::{Phase, Phases, ProbeReport};
 pub use verdict::{judge, Evidence, Holders, Outcome, Verdict};

@@ -1,0 +1,290 @@
+"""The documented files of applications: each serves behind the guard, survives what its page says, and is reloaded without a loss."""
+import getpass
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import fcgi
+import pytest
+import servers
+from process import Process, children, wait_listening, wait_until
+from recipe import APPS, FILES, Place
+from servers import need
+from test_recipes import apache, go_on, nginx, stop_all
+
+
+@pytest.fixture
+def place(folder, installed):
+    return Place(folder, installed)
+
+
+def run(place, conf):
+    """The guard over a file; its pool answers."""
+    check = subprocess.run([place.bin, "check", conf], capture_output=True, text=True, timeout=20)
+    assert check.returncode == 0, check.stderr
+    return Process([place.bin, "run", "--config", conf], place.folder, name="run")
+
+
+def body(place, params=None, query="", address=None):
+    return fcgi.request(address or place.socket, {"SCRIPT_NAME": "", "PATH_INFO": "/", "HTTP_HOST": "localhost", **(params or {})}, query).body.decode()
+
+
+def reload(place):
+    return subprocess.run([place.bin, "reload", place.control, "--wait"], capture_output=True, text=True, timeout=60)
+
+
+class Load:
+    """Requests from some threads until the end of the block; what fails is counted."""
+
+    def __init__(self, one, threads=3):
+        self.one, self.good, self.lost, self.on = one, 0, [], True
+        self.threads = [threading.Thread(target=self.work) for _ in range(threads)]
+
+    def work(self):
+        while self.on:
+            try:
+                self.one()
+                self.good += 1
+            except Exception as error:  # noqa: BLE001 - whatever it is, it was lost
+                self.lost.append(error)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.on = False
+        for thread in self.threads:
+            thread.join(30)
+
+
+SETTINGS = """SECRET_KEY = "x"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "urls"
+MIDDLEWARE = []
+"""
+URLS = """import os
+from django.http import HttpResponse
+from django.urls import re_path
+urlpatterns = [re_path("", lambda request: HttpResponse(f"django {os.getpid()} %s" % TEXT))]
+TEXT = "old"
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="svscan's service names a user of its own: needs root")
+def test_django_under_daemontools_comes_back_at_once_and_loads_new_code_without_a_gap(place):
+    srv = Path(place.folder, "srv")
+    place.put("django-fcgi.py", "srv/fcgi.py")
+    (srv / "settings.py").write_text(SETTINGS)
+    (srv / "urls.py").write_text(URLS)
+    # The test's Python has Django and flup, where www-data may not read.
+    place.put("django.toml", "etc/django.toml", **{"/usr/bin/python3": sys.executable, "www-data": getpass.getuser()})
+    place.put("daemontools-django.run", "service/shop/run", 0o755)
+    service = f"{place.folder}/service/shop"
+    with Process([need("svscan", "daemontools"), f"{place.folder}/service"], place.folder):
+        try:
+            first = wait_until("Django answers", lambda: "django" in (text := quietly(lambda: body(place))) and text, 20)
+            pid = int(re.search(r"django (\d+) old", first).group(1))
+            os.kill(pid, signal.SIGKILL)
+            wait_until("another answers", lambda: f"django {pid} " not in quietly(lambda: body(place)) != "")
+            wait_until("all are there again", lambda: len(place.workers()) == 4 and pid not in place.workers())
+            (srv / "urls.py").write_text(URLS.replace('"old"', '"new"'))
+            with Load(lambda: body(place)) as load:
+                out = reload(place)
+                assert out.returncode == 0, out
+                wait_until("new code", lambda: " new" in body(place))
+            assert not load.lost, load.lost[:3]
+            # The mistake of the next deploy is refused, and costs nothing.
+            (srv / "urls.py").write_text("import nothing_of_this_name\n")
+            (srv / "settings.py").write_text("1/0\n")
+            assert reload(place).returncode == 1
+            assert " new" in body(place)
+        finally:
+            subprocess.run(["svc", "-dx", service], timeout=10)
+
+
+def quietly(one):
+    try:
+        return one()
+    except Exception:  # noqa: BLE001 - not yet
+        return ""
+
+
+CATALYST = """package Shop;
+use strict; use warnings;
+use Catalyst;
+__PACKAGE__->config(disable_component_resolution_regex_fallback => 1);
+__PACKAGE__->setup;
+package Shop::Controller::Root;
+BEGIN { $INC{'Shop/Controller/Root.pm'} = __FILE__ }
+use base 'Catalyst::Controller';
+__PACKAGE__->config(namespace => '');
+sub default :Path { my ($self, $c) = @_; $c->res->content_type('text/plain'); $c->res->body("catalyst $$") }
+1;
+"""
+
+
+def test_catalyst_workers_that_lock_up_are_replaced_by_the_pool_itself(place):
+    place.put("catalyst.psgi", "srv/shop.psgi")
+    lib = Path(place.folder, "srv", "lib")
+    (lib / "Shop" / "Controller").mkdir(parents=True)
+    head, _, tail = CATALYST.partition("package Shop::Controller::Root;")
+    (lib / "Shop.pm").write_text(head + "1;\n")
+    (lib / "Shop" / "Controller" / "Root.pm").write_text("package Shop::Controller::Root;\n" + tail.split("\n", 2)[2])
+    conf = place.put("catalyst.toml", "etc/catalyst.toml", **{"workers = 4": "workers = 2", '"10s"': '"500ms"', '"3s"': '"1s"'})
+    with run(place, conf) as guard:
+        wait_until("Catalyst answers", lambda: "catalyst" in quietly(lambda: body(place)), 40)
+        wait_until("both pools are ready", lambda: guard.output().count("ready after") >= 4, 40)
+        hung = place.workers()
+        stop_all(hung)
+        try:
+            wait_until("the pool finds it out", lambda: "silent to the own probe" in guard.output(), 30)
+            assert "catalyst" in body(place, address=f"{place.folder}/r/twin.sock"), "the twin serves meanwhile"
+            wait_until("the pool serves again", lambda: "catalyst" in quietly(lambda: body(place)), 30)
+        finally:
+            go_on(hung)
+
+
+def test_cgi_fast_is_reloaded_by_its_configuration_and_recycled_without_a_loss(place):
+    shutil.copy(APPS / "fast.pl", f"{place.folder}/srv/fast.pl")
+    cfg = Path(place.folder, "srv", "LocalSite.cfg")
+    cfg.write_text("1;\n")
+    conf = place.put("cgi-fast.toml", "etc/wiki.toml", **{"max_requests = 500": "max_requests = 50"})
+    with run(place, conf) as guard:
+        place.answers()
+        wait_until("all are ready", lambda: guard.output().count("ready after") == 4)
+        with Load(lambda: place.answers_once()) as load:
+            cfg.write_text("2;\n")
+            wait_until("it is reloaded", lambda: "reload done" in guard.output(), 30)
+            wait_until("workers are recycled", lambda: load.good > 600, 30)
+            # The manager too is replaced, in its own process: what the wiki's workers did by killing it.
+            pid = guard.pid
+            out = subprocess.run([place.bin, "upgrade", place.control, "--wait"], capture_output=True, text=True, timeout=60)
+            assert out.returncode == 0 and guard.running() and guard.pid == pid, out
+            good = load.good
+            wait_until("it goes on", lambda: load.good > good + 50)
+        assert not load.lost, load.lost[:3]
+
+
+def test_php_cgi(place):
+    shutil.copy(APPS / "app.php", f"{place.folder}/srv/app.php")
+    params = {"SCRIPT_FILENAME": f"{place.folder}/srv/app.php"}
+    with run(place, place.put("php-cgi.toml", "etc/php.toml", **{"max_requests = 500": "max_requests = 50"})) as guard:
+        wait_listening(place.socket, guard)
+        with Load(lambda: fcgi.request(place.socket, params).pid) as load:
+            wait_until("more than one life of each", lambda: load.good > 400, 30)
+            assert reload(place).returncode == 0
+        assert not load.lost, load.lost[:3]
+
+
+def test_php_fpm_is_watched_by_its_ping_page(place):
+    acts = Path(place.folder) / "acts"
+    fake = Path(place.folder, "path", "systemctl")
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\necho \"$@\" >> {acts}\n")
+    fake.chmod(0o755)
+    conf = Path(place.folder, "fpm.conf")
+    own = "user = root\ngroup = root\n" if os.getuid() == 0 else ""
+    conf.write_text(f"[global]\nerror_log = {place.folder}/fpm.log\ndaemonize = no\n" + place.text("php-fpm-pool.conf") + own)
+    watch = place.put("php-fpm-watch.toml", "etc/watch.toml", **{'"10s"': '"100ms"', '"5s"': '"500ms"'})
+    env = {"PATH": f"{fake.parent}:{os.environ['PATH']}"}
+    with Process([servers.php_fpm(), "-n", "-F", "-R", "-y", conf], place.folder, name="fpm") as fpm:
+        wait_listening(place.socket, fpm)
+        with Process([place.bin, "watch", "--config", watch], place.folder, name="watch", env=env) as p:
+            wait_until("the ping page is well", lambda: "-> up" in p.output())
+            workers = children(fpm.pid)
+            stop_all(workers)
+            try:
+                wait_until("php-fpm would be restarted", lambda: acts.exists(), 20)
+                assert acts.read_text() == "restart php8.2-fpm\n"
+            finally:
+                go_on(workers)
+            wait_until("it is up again", lambda: "down -> up" in p.output())
+
+
+def test_a_deploy_behind_apache_loses_nothing_and_no_user_waits_for_the_new_code_to_load(place):
+    """What mod_fcgid's graceful restart breaks: the program takes a second to load, and requests come all the time."""
+    app = Path(place.folder, "srv", "app.pl")
+    app.write_text(app.read_text().replace("my %env;", "sleep 1;\nmy %env;"))
+    Path(place.folder, "srv", "static").mkdir()
+    Path(place.folder, "srv", "static", "x.css").write_text("static\n")
+    with run(place, place.put("mod_proxy_fcgi.toml", "etc/shop.toml")):
+        place.answers()
+        with apache(place, "mod_proxy_fcgi.conf") as site:
+            assert site.get("/static/x.css").body == b"static\n"
+            old = place.workers()
+            longest = [0.0]
+
+            def one():
+                import time
+                begun = time.monotonic()
+                answer = site.get("/x")
+                longest[0] = max(longest[0], time.monotonic() - begun)
+                assert answer.status == 200 and b"uri=/x" in answer.body, answer
+
+            with Load(one) as load:
+                out = reload(place)
+                assert out.returncode == 0, out
+                wait_until("the new ones serve", lambda: place.answers() not in old)
+                # Apache's own graceful restart leaves the application alone.
+                site.process.signal(signal.SIGUSR1)
+                good = load.good
+                try:
+                    wait_until("it goes on", lambda: load.good > good + 100, 8)
+                except TimeoutError:
+                    raise AssertionError((load.lost[:3], site.errors()))
+            assert not load.lost, load.lost[:3]
+            print(f"{load.good} answered, none lost; the slowest took {longest[0] * 1000:.0f} ms")
+
+
+def test_a_broken_deploy_is_refused_and_a_broken_start_ends_with_its_reason(place):
+    place.put("outage-worker.pl", "srv/app.pl")
+    page = Path(place.folder, "srv", "lib", "Shop", "Page.pm")
+    page.parent.mkdir(parents=True)
+    whole = "package Shop::Page;\nsub new { bless {} }\nsub text { 'whole' }\n1;\n"
+    page.write_text(whole)
+    conf = place.put("outage.toml", "etc/shop.toml", **{'canary_time = "2s"': 'canary_time = "200ms"'})
+    with run(place, conf) as guard:
+        place.answers()
+        with Load(lambda: place.answers_once()) as load:
+            # The race of the report: the class loads, and has no `new`.
+            page.write_text(whole.replace("sub new { bless {} }", ""))
+            out = reload(place)
+            assert out.returncode == 1, out
+            wait_until("the old ones serve on", lambda: "whole" in body(place))
+        assert guard.running() and not load.lost, (guard.output(), load.lost[:3])
+        assert "it has no method new" in guard.output()
+        page.write_text(whole)
+        assert reload(place).returncode == 0
+    # From the start: no loop, no flooded log, and a code that says why.
+    page.write_text("package Shop::Page;\n1;\n")
+    with run(place, conf) as guard:
+        assert guard.wait(20) == 78, guard.output()
+        assert len(guard.output().splitlines()) < 60, guard.output()
+
+
+def test_prometheus_takes_the_files_and_the_rules_name_what_there_is(place):
+    place.put("prometheus.yml", "etc/prometheus.yml")
+    place.put("alerts.yml", "etc/alerts.yml")
+    out = subprocess.run([need("promtool", "prometheus"), "check", "config", f"{place.folder}/etc/prometheus.yml"], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0 and "4 rules found" in out.stdout, out
+    source = (Path(__file__).parents[2] / "fcgi-core/src/manager/policy/metrics.rs").read_text()
+    for name in set(re.findall(r"\bfcgiguard_[a-z_]+", FILES.joinpath("alerts.yml").read_text())):
+        assert f'"{name.removesuffix("_total")}"' in source, name
+
+
+def test_nginx_shows_the_managers_metrics_to_a_scrape(place):
+    with place.pool("app"), nginx(place, "nginx-metrics.conf") as site:
+        stop_all(workers := place.workers())
+        try:
+            # The manager answers, with every worker stuck; one that is built without metrics says what it has instead.
+            text = site.get("/shop/metrics").body
+            assert b"fcgiguard_pool" in text or b"ask for one of" in text, text
+        finally:
+            go_on(workers)

@@ -150,15 +150,6 @@ fn serve(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
         texts.join("; ")
     })?;
-    for listener in &listeners {
-        fcgi_core::sys::fd::set_nonblocking(listener.fd.as_fd(), true)?;
-        let bound = listener.bound.as_ref().map_or(listener.address.clone(), ToString::to_string);
-        eprintln!("fcgiguard exporter: serves http://{bound}/metrics");
-    }
-    if let Some(socket) = std::env::var("NOTIFY_SOCKET").ok().filter(|socket| !socket.is_empty()) {
-        // A supervisor that is gone needs to hear nothing.
-        let _ = datagram::send_to(&socket, b"READY=1", &[]);
-    }
     let mut exporter = Exporter {
         settings,
         listeners,
@@ -171,6 +162,15 @@ fn serve(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         requests: BTreeMap::new(),
         probes: BTreeMap::new(),
     };
+    for listener in &exporter.listeners {
+        fcgi_core::sys::fd::set_nonblocking(listener.fd.as_fd(), true)?;
+        let bound = listener.bound.as_ref().map_or(listener.address.clone(), ToString::to_string);
+        eprintln!("fcgiguard exporter: serves http://{bound}/metrics");
+    }
+    if let Some(socket) = std::env::var("NOTIFY_SOCKET").ok().filter(|socket| !socket.is_empty()) {
+        // A supervisor that is gone needs to hear nothing.
+        let _ = datagram::send_to(&socket, b"READY=1", &[]);
+    }
     while exporter.turn(&signals)? {}
     exporter.listeners.iter_mut().for_each(Listener::remove_file);
     Ok(())

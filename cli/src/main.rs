@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod demo;
 mod echo;
+mod exporter;
 mod flags;
 mod probe;
 mod request;
@@ -38,6 +39,7 @@ const COMMANDS: &[(&str, &str, Command)] = &[
     ("upgrade", "replace the manager itself, after a dry run", control::upgrade),
     ("scale", "change the number of a pool's workers", control::scale),
     ("stop", "end a pool after the requests in flight", control::stop),
+    ("exporter", "serve metrics of pools and of probes over HTTP, for Prometheus", exporter::main),
     ("bench", "send load to a FastCGI server and count what was lost", bench::main),
 ];
 
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
     let name = args.next().unwrap_or_default();
     let rest: Vec<OsString> = args.collect();
     // What serves or guards must outlive its log; everything else is a filter.
-    let serves = ["run", "echo", "demo", "watch", "agent"].iter().any(|serving| name == *serving);
+    let serves = ["run", "echo", "demo", "watch", "agent", "exporter"].iter().any(|serving| name == *serving);
     if !serves || rest.iter().any(|arg| arg == "--help" || arg == "-h") {
         fcgi_core::sys::signal::end_on_broken_pipe();
     }

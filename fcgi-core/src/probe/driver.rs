@@ -137,6 +137,16 @@ impl Prober {
         id
     }
 
+    /// The same for a target that the host has resolved itself, beside its loop: `addrs` are tried in order, and
+    /// `resolve_us` is what that took.
+    pub fn add_resolved(&mut self, name: String, addrs: Vec<SockAddr>, resolve_us: u64) -> usize {
+        let id = self.added;
+        self.added += 1;
+        self.sight.many = id > 0;
+        self.waiting.push_back(Target { id, address: name, addrs, resolve_us, plan: Arc::clone(&self.plan) });
+        id
+    }
+
     /// Whether all reports were handed out.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.done.is_empty() && self.open() == 0

@@ -377,3 +377,14 @@ pub fn try_lock(file: &std::fs::File) -> Result<bool> {
         Err(error) => Err(error),
     }
 }
+
+/// Raises the limit of open descriptors as far as this user may; returns what it is then.
+pub fn raise_descriptor_limit() -> Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a whole rlimit that getrlimit fills and setrlimit reads.
+    check("getrlimit", unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    check("setrlimit", unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    Ok(limit.rlim_cur)
+}

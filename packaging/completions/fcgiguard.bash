@@ -3,8 +3,7 @@ _fcgiguard() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'probe request run check demo echo status top reload upgrade scale stop bench' -- "$cur")
-        mapfile -t COMPREPLY < <(compgen -W 'probe request run watch agent check demo echo status reload upgrade scale stop bench' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'probe request run watch agent check demo echo status top reload upgrade scale stop exporter bench' -- "$cur")
         return
     fi
     case ${COMP_WORDS[1]}:$prev in
@@ -37,6 +36,7 @@ _fcgiguard() {
         upgrade) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
         scale) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
         stop) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
+        exporter) mapfile -t COMPREPLY < <(compgen -W '--listen --control --probe --allow --timeout --max-open --config --help' -- "$cur") ;;
         bench) mapfile -t COMPREPLY < <(compgen -W '--connections --requests --duration --rate --keep-alive --retry-stale --body --method --script --query --param --expect-body --by-header --timeout --log-lost --json' -- "$cur") ;;
         esac
         ;;

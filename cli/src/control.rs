@@ -133,6 +133,22 @@ pub fn status_json(address: &Address, timeout_ms: u64) -> Result<String, String>
     }
 }
 
+/// How far a change is, for the progress line; nothing where the manager has no word of it.
+fn standing(address: &Address) -> String {
+    let text = status_json(address, 500).unwrap_or_default();
+    let seen: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let number = |name: &str| seen.get(name).and_then(serde_json::Value::as_u64);
+    let (Some(target), Some(generation)) = (number("target"), number("generation")) else {
+        return String::new();
+    };
+    let serves = |w: &&serde_json::Value| {
+        w.get("phase").and_then(|p| p.as_str()) == Some("ready")
+            && w.get("generation").and_then(|g| g.as_u64()) == Some(generation)
+    };
+    let ready = seen.get("workers").and_then(|w| w.as_array()).map_or(0, |w| w.iter().filter(serves).count());
+    format!(", generation {generation}: {ready} of {target} workers ready")
+}
+
 /// One request over a connection of its own; (status, body).
 fn ask(address: &Address, wish: &Wish) -> Result<(u16, String), Box<dyn std::error::Error>> {
     let target = address.to_connect()?.into_iter().next().ok_or("the address does not resolve")?;
@@ -165,7 +181,7 @@ fn ask(address: &Address, wish: &Wish) -> Result<(u16, String), Box<dyn std::err
             );
         }
         if let Some(name) = show {
-            eprint!("\r{name}: {:.1} s ", spent as f64 / 1000.0);
+            eprint!("\r{name}: {:.1} s{}\x1b[K", spent as f64 / 1000.0, standing(address));
             let _ = std::io::stderr().flush();
         }
         let events = if written < out.len() { poll::IN | poll::OUT } else { poll::IN };

@@ -421,7 +421,14 @@ impl Policy {
                         self.roll_back(now, "its workers are KILLed again and again");
                     }
                 }
-                if young && ended != Ended::Signal(libc::SIGKILL) && (in_vain || ended != Ended::Code(0)) {
+                let unproven = self.reload.as_ref().is_some_and(|r| !r.proven) && worker.generation == self.generation;
+                if unproven && !young && !matches!(ended, Ended::Code(0) | Ended::Signal(libc::SIGKILL)) {
+                    let took = now.saturating_sub(worker.ready_at);
+                    self.roll_back(
+                        now,
+                        &format!("its first worker {text} {took} ms after it was ready, before canary_time"),
+                    );
+                } else if young && ended != Ended::Signal(libc::SIGKILL) && (in_vain || ended != Ended::Code(0)) {
                     let why = format!("a worker {text} just after it was ready");
                     self.failed_start(now, Some(worker.generation), &why);
                 } else if ended != Ended::Code(0) {

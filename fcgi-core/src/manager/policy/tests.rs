@@ -491,6 +491,24 @@ fn workers_killed_again_and_again_just_after_they_were_ready_are_braked() {
 }
 
 #[test]
+fn a_canary_that_dies_within_its_time_fails_its_reload() {
+    let mut world = World::new(&[("workers", "2"), ("canary_time", "5s")]);
+    world.all_ready();
+    world.pass(3000);
+    world.event(Event::Reload { change: 9, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.event(Event::Ready { slot, how: ReadyHow::Said });
+    world.pass(2000);
+    world.event(Event::Exited { slot, ended: Ended::Code(1), served: 7 });
+    assert!(
+        matches!(world.finished.as_slice(), [(9, Err(why))] if why.contains("2000 ms after")),
+        "{:?}",
+        world.finished
+    );
+    assert!(world.policy.workers.iter().all(|w| w.generation == 1 && w.phase == Phase::Ready));
+}
+
+#[test]
 fn workers_killed_while_they_start_keep_nobody_down_for_long() {
     let mut world = World::new(&[("workers", "4")]);
     world.all_ready();

@@ -348,7 +348,7 @@ impl Responder {
         false
     }
 
-    /// As [`write`](Responder::write) and [`finish`](Responder::finish), with one send less for a long piece.
+    /// As [`write`](Responder::write) and [`finish`](Responder::finish).
     pub fn finish_with(&mut self, last: &[u8]) -> Result<()> {
         self.write(last)?;
         self.finish()

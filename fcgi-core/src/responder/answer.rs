@@ -356,7 +356,7 @@ impl Responder {
         rest.len() >= HEADER_LEN && rest.starts_with(&[1, RecordType::Stdin as u8, high, low, 0, 0])
     }
 
-    /// As [`write`](Responder::write) and [`finish`](Responder::finish), with one send less for a long piece.
+    /// As [`write`](Responder::write) and [`finish`](Responder::finish).
     pub fn finish_with(&mut self, last: &[u8]) -> Result<()> {
         self.write(last)?;
         self.finish()

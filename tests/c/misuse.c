@@ -1,6 +1,7 @@
-/* Wrong use is a code and a message, never a crash. */
+/* Wrong use is a code and a message, never a crash. What holds for every function and every kind of handle is in border.c. */
 #include <fcgiguard.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -26,7 +27,72 @@ static int is(int32_t code, const char *name)
     return found && strcmp(found, name) == 0;
 }
 
-int main(void)
+/* A request of a client in this process: 1, or 0. */
+static int ask(fcgiguard_client *client, const char *path, fcgiguard_error *error)
+{
+    return fcgiguard_client_connect(client, path, error) == 0 &&
+           fcgiguard_client_param(client, (const uint8_t *)"A", 1, (const uint8_t *)"b", 1, error) == 0 &&
+           fcgiguard_client_begin(client, error) == 0 && fcgiguard_client_end(client, error) == 0;
+}
+
+/* A request that is over, in each way that it can be; and a responder that goes first. */
+static void requests(void)
+{
+    fcgiguard_error *error = fcgiguard_error_new();
+    fcgiguard_responder *responder = fcgiguard_responder_new(), *second = fcgiguard_responder_new();
+    fcgiguard_client *one = fcgiguard_client_new(), *two = fcgiguard_client_new();
+    fcgiguard_request *first = NULL, *other = NULL;
+    char folder[] = "/tmp/fcgiguard-misuse-XXXXXX", path[64];
+    const uint8_t *piece = NULL;
+    uint8_t byte = 0;
+    size_t len = 0;
+
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/a.sock", folder);
+    CHECK(fcgiguard_responder_open(responder, path, error) == 0);
+    CHECK(is(fcgiguard_responder_open(responder, path, error), "wrong_state"));
+    CHECK(is(fcgiguard_responder_attach(responder, 0, NULL, error), "wrong_state"));
+    /* Another one on the same address: the first still serves there. */
+    CHECK(is(fcgiguard_responder_open(second, path, error), "address_in_use"));
+    CHECK(is(fcgiguard_responder_attach(second, -1, NULL, error), "invalid_descriptor"));
+    CHECK(is(fcgiguard_responder_attach(second, 9999, NULL, error), "invalid_descriptor"));
+
+    CHECK(ask(one, path, error) && fcgiguard_responder_accept(responder, &first, error) == 1);
+    CHECK(fcgiguard_request_param(first, "B", &piece, &len, error) == 0 && fcgiguard_request_param(first, "A", &piece, &len, error) == 1);
+    CHECK(fcgiguard_request_read(first, &byte, 1, error) == 0);
+    CHECK(fcgiguard_request_send_file(first, -1, 0, 1, error) < 0);
+    /* The next one is taken while the first is in hand: the first is over. */
+    CHECK(ask(two, path, error) && fcgiguard_responder_accept(responder, &other, error) == 1);
+    CHECK(is((int32_t)fcgiguard_request_write(first, &byte, 1, error), "no_request"));
+    CHECK(is((int32_t)fcgiguard_request_read(first, &byte, 1, error), "no_request"));
+    CHECK(is(fcgiguard_request_param(first, "A", &piece, &len, error), "no_request"));
+    CHECK(is(fcgiguard_request_finish(first, error), "no_request"));
+    CHECK(fcgiguard_request_write(other, (const uint8_t *)"\r\n", 2, error) == 2);
+    /* The responder goes before its request: the request's calls are errors, and its free is the caller's as ever. */
+    fcgiguard_responder_free(responder);
+    CHECK(fcgiguard_request_role(other) == 1);
+    fcgiguard_request_write(other, &byte, 1, error);
+    fcgiguard_request_free(other);
+    /* A client that goes in the middle. */
+    fcgiguard_client_free(two);
+    fcgiguard_client_free(one);
+    fcgiguard_responder_free(second);
+    fcgiguard_error_free(error);
+    unlink(path);
+    rmdir(folder);
+}
+
+/* Used after free: told while nothing else has got the memory, which reads freed memory, so not under valgrind and sanitizers. */
+static void freed(void)
+{
+    fcgiguard_probe *probe = fcgiguard_probe_new();
+
+    fcgiguard_probe_free(probe);
+    CHECK(is(fcgiguard_probe_set(probe, "timeout", "1s", NULL), "wrong_state"));
+    fcgiguard_probe_free(probe);
+}
+
+int main(int argc, char **argv)
 {
     fcgiguard_error *error = fcgiguard_error_new();
     fcgiguard_pool *pool = fcgiguard_pool_new();
@@ -134,6 +200,9 @@ int main(void)
     fcgiguard_pool_set(pool, "workers", "1", error);
     fcgiguard_pool_set(pool, "max_surge", "1", error);
     CHECK(is(fcgiguard_pool_open(pool, error), "socket_folder"));
+
+    requests();
+    if (argc > 1 && strcmp(argv[1], "freed") == 0) freed();
 
     /* In a forked child a handle is only good for free. */
     fflush(stdout);

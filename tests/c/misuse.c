@@ -1,8 +1,10 @@
 /* Wrong use is a code and a message, never a crash. What holds for every function and every kind of handle is in border.c. */
 #include <fcgiguard.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -78,6 +80,60 @@ static void requests(void)
     fcgiguard_client_free(one);
     fcgiguard_responder_free(second);
     fcgiguard_error_free(error);
+    unlink(path);
+    rmdir(folder);
+}
+
+/* An answer that is larger than what memory there is, while the body is written: an error, and the program goes on. */
+static void memory_ends(void)
+{
+    fcgiguard_error *error = fcgiguard_error_new();
+    fcgiguard_client *client = fcgiguard_client_new();
+    char folder[] = "/tmp/fcgiguard-misuse-XXXXXX", path[64];
+    static uint8_t zeros[65536];
+    struct rlimit before, less;
+    int64_t wrote = 0;
+    int status = 0, tries;
+    long pages = 0;
+    FILE *statm;
+    pid_t child;
+
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/a.sock", folder);
+    child = fork();
+    if (child == 0) {
+        /* Answers 100 MB before it reads; the client goes away in the middle. */
+        fcgiguard_error *own = fcgiguard_error_new();
+        fcgiguard_responder *responder = fcgiguard_responder_new();
+        fcgiguard_request *request = NULL;
+        alarm(60);
+        if (fcgiguard_responder_open(responder, path, own) == 0 && fcgiguard_responder_accept(responder, &request, own) == 1) {
+            for (tries = 0; tries < 1600 && fcgiguard_request_write(request, zeros, sizeof zeros, own) > 0; tries++) continue;
+        }
+        fcgiguard_request_free(request);
+        fcgiguard_responder_free(responder);
+        fcgiguard_error_free(own);
+        fcgiguard_client_free(client);
+        fcgiguard_error_free(error);
+        _exit(0);
+    }
+    for (tries = 0; tries < 1000 && fcgiguard_client_connect(client, path, error) < 0; tries++) poll(NULL, 0, 10);
+    CHECK(fcgiguard_client_set(client, "hold", "90M", error) == 0 && fcgiguard_client_begin(client, error) == 0);
+    /* 16 MB more than there are now. */
+    statm = fopen("/proc/self/statm", "r");
+    CHECK(statm && fscanf(statm, "%ld", &pages) == 1);
+    if (statm) fclose(statm);
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    less = before;
+    less.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (16 << 20);
+    CHECK(setrlimit(RLIMIT_AS, &less) == 0);
+    while ((wrote = fcgiguard_client_write(client, zeros, sizeof zeros, error)) >= 0) continue;
+    CHECK(is((int32_t)wrote, "out_of_memory") && strstr(fcgiguard_error_message(error), "hold") != NULL);
+    CHECK(is(fcgiguard_client_end(client, error), "wrong_state") && fcgiguard_client_is_connected(client) == 0);
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    fcgiguard_client_free(client);
+    fcgiguard_error_free(error);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
     unlink(path);
     rmdir(folder);
 }
@@ -202,7 +258,10 @@ int main(int argc, char **argv)
     CHECK(is(fcgiguard_pool_open(pool, error), "socket_folder"));
 
     requests();
-    if (argc > 1 && strcmp(argv[1], "freed") == 0) freed();
+    if (argc > 1 && strcmp(argv[1], "freed") == 0) {
+        freed();
+        memory_ends(); /* valgrind and sanitizers need their address space */
+    }
 
     /* In a forked child a handle is only good for free. */
     fflush(stdout);

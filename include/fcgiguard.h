@@ -18,7 +18,8 @@
  *           starts no thread. A call on a handle that is in use, by another thread or by the call whose callback this is, is
  *           the error wrong_state; _free leaves such a handle alone. A request counts with its responder until it is detached.
  * Memory    Use after _free is told (wrong_state) only as long as nothing else has got the memory: do not rely on it.
- *           What peers make large is bounded by options (limit_exceeded). A program that is out of memory for less is aborted.
+ *           What peers make large is bounded by options (limit_exceeded); want of memory for it is out_of_memory. A
+ *           program that has no memory even for small things (a handle, a message) is aborted.
  * Fork      A handle remembers the process that made it; in another process every call but _free is the error
  *           wrong_process. The exceptions are said where they are (a pool's worker).
  * Signals   Only fcgiguard_pool_run changes signal handlers, and restores them when it returns. SIGPIPE is never raised.

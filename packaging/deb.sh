@@ -5,7 +5,7 @@
 #   libfcgiguard0      the shared libraries; the 0 is the soname's, so that two of them are installed side by side
 #   libfcgiguard-dev   headers, static libraries, pkg-config and CMake files, the manual of the library
 #
-# It installs with `make install` into a folder and cuts that up; needs dpkg-deb and dpkg-shlibdeps (dpkg-dev), no root.
+# DEB_LEVEL is the compression's, 6 unless set. It installs with `make install` into a folder and cuts that up; needs dpkg-deb and dpkg-shlibdeps (dpkg-dev), no root.
 set -eu
 cd "$(dirname "$0")/.."
 out=$(realpath -m "${1:-target/deb}")
@@ -86,7 +86,7 @@ package() { # name, section, Depends, further fields; the description from stand
     (cd "$folder" && find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
     find "$folder" -type d -exec chmod 755 {} +
     find "$folder" -newermt "@$epoch" -exec touch -hd "@$epoch" {} +
-    dpkg-deb --root-owner-group --build "$folder" "$out/${name}_${version}_$architecture.deb" >/dev/null
+    dpkg-deb --root-owner-group -z"${DEB_LEVEL:-6}" --build "$folder" "$out/${name}_${version}_$architecture.deb" >/dev/null
     echo "$out/${name}_${version}_$architecture.deb"
 }
 

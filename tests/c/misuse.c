@@ -1,7 +1,10 @@
-/* Wrong use is a code and a message, never a crash. */
+/* Wrong use is a code and a message, never a crash. What holds for every function and every kind of handle is in border.c. */
 #include <fcgiguard.h>
+#include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,7 +29,126 @@ static int is(int32_t code, const char *name)
     return found && strcmp(found, name) == 0;
 }
 
-int main(void)
+/* A request of a client in this process: 1, or 0. */
+static int ask(fcgiguard_client *client, const char *path, fcgiguard_error *error)
+{
+    return fcgiguard_client_connect(client, path, error) == 0 &&
+           fcgiguard_client_param(client, (const uint8_t *)"A", 1, (const uint8_t *)"b", 1, error) == 0 &&
+           fcgiguard_client_begin(client, error) == 0 && fcgiguard_client_end(client, error) == 0;
+}
+
+/* A request that is over, in each way that it can be; and a responder that goes first. */
+static void requests(void)
+{
+    fcgiguard_error *error = fcgiguard_error_new();
+    fcgiguard_responder *responder = fcgiguard_responder_new(), *second = fcgiguard_responder_new();
+    fcgiguard_client *one = fcgiguard_client_new(), *two = fcgiguard_client_new();
+    fcgiguard_request *first = NULL, *other = NULL;
+    char folder[] = "/tmp/fcgiguard-misuse-XXXXXX", path[64];
+    const uint8_t *piece = NULL;
+    uint8_t byte = 0;
+    size_t len = 0;
+
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/a.sock", folder);
+    CHECK(fcgiguard_responder_open(responder, path, error) == 0);
+    CHECK(is(fcgiguard_responder_open(responder, path, error), "wrong_state"));
+    CHECK(is(fcgiguard_responder_attach(responder, 0, NULL, error), "wrong_state"));
+    /* Another one on the same address: the first still serves there. */
+    CHECK(is(fcgiguard_responder_open(second, path, error), "address_in_use"));
+    CHECK(is(fcgiguard_responder_attach(second, -1, NULL, error), "invalid_descriptor"));
+    CHECK(is(fcgiguard_responder_attach(second, 9999, NULL, error), "invalid_descriptor"));
+
+    CHECK(ask(one, path, error) && fcgiguard_responder_accept(responder, &first, error) == 1);
+    CHECK(fcgiguard_request_param(first, "B", &piece, &len, error) == 0 && fcgiguard_request_param(first, "A", &piece, &len, error) == 1);
+    CHECK(fcgiguard_request_read(first, &byte, 1, error) == 0);
+    CHECK(fcgiguard_request_send_file(first, -1, 0, 1, error) < 0);
+    /* The next one is taken while the first is in hand: the first is over. */
+    CHECK(ask(two, path, error) && fcgiguard_responder_accept(responder, &other, error) == 1);
+    CHECK(is((int32_t)fcgiguard_request_write(first, &byte, 1, error), "no_request"));
+    CHECK(is((int32_t)fcgiguard_request_read(first, &byte, 1, error), "no_request"));
+    CHECK(is(fcgiguard_request_param(first, "A", &piece, &len, error), "no_request"));
+    CHECK(is(fcgiguard_request_finish(first, error), "no_request"));
+    CHECK(fcgiguard_request_write(other, (const uint8_t *)"\r\n", 2, error) == 2);
+    /* The responder goes before its request: the request's calls are errors, and its free is the caller's as ever. */
+    fcgiguard_responder_free(responder);
+    CHECK(fcgiguard_request_role(other) == 1);
+    fcgiguard_request_write(other, &byte, 1, error);
+    fcgiguard_request_free(other);
+    /* A client that goes in the middle. */
+    fcgiguard_client_free(two);
+    fcgiguard_client_free(one);
+    fcgiguard_responder_free(second);
+    fcgiguard_error_free(error);
+    unlink(path);
+    rmdir(folder);
+}
+
+/* An answer that is larger than what memory there is, while the body is written: an error, and the program goes on. */
+static void memory_ends(void)
+{
+    fcgiguard_error *error = fcgiguard_error_new();
+    fcgiguard_client *client = fcgiguard_client_new();
+    char folder[] = "/tmp/fcgiguard-misuse-XXXXXX", path[64];
+    static uint8_t zeros[65536];
+    struct rlimit before, less;
+    int64_t wrote = 0;
+    int status = 0, tries;
+    long pages = 0;
+    FILE *statm;
+    pid_t child;
+
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(path, sizeof path, "%s/a.sock", folder);
+    child = fork();
+    if (child == 0) {
+        /* Answers 100 MB before it reads; the client goes away in the middle. */
+        fcgiguard_error *own = fcgiguard_error_new();
+        fcgiguard_responder *responder = fcgiguard_responder_new();
+        fcgiguard_request *request = NULL;
+        alarm(60);
+        if (fcgiguard_responder_open(responder, path, own) == 0 && fcgiguard_responder_accept(responder, &request, own) == 1) {
+            for (tries = 0; tries < 1600 && fcgiguard_request_write(request, zeros, sizeof zeros, own) > 0; tries++) continue;
+        }
+        fcgiguard_request_free(request);
+        fcgiguard_responder_free(responder);
+        fcgiguard_error_free(own);
+        fcgiguard_client_free(client);
+        fcgiguard_error_free(error);
+        _exit(0);
+    }
+    for (tries = 0; tries < 1000 && fcgiguard_client_connect(client, path, error) < 0; tries++) poll(NULL, 0, 10);
+    CHECK(fcgiguard_client_set(client, "hold", "90M", error) == 0 && fcgiguard_client_begin(client, error) == 0);
+    /* 16 MB more than there are now. */
+    statm = fopen("/proc/self/statm", "r");
+    CHECK(statm && fscanf(statm, "%ld", &pages) == 1);
+    if (statm) fclose(statm);
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    less = before;
+    less.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (16 << 20);
+    CHECK(setrlimit(RLIMIT_AS, &less) == 0);
+    while ((wrote = fcgiguard_client_write(client, zeros, sizeof zeros, error)) >= 0) continue;
+    CHECK(is((int32_t)wrote, "out_of_memory") && strstr(fcgiguard_error_message(error), "hold") != NULL);
+    CHECK(is(fcgiguard_client_end(client, error), "wrong_state") && fcgiguard_client_is_connected(client) == 0);
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    fcgiguard_client_free(client);
+    fcgiguard_error_free(error);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    unlink(path);
+    rmdir(folder);
+}
+
+/* Used after free: told while nothing else has got the memory, which reads freed memory, so not under valgrind and sanitizers. */
+static void freed(void)
+{
+    fcgiguard_probe *probe = fcgiguard_probe_new();
+
+    fcgiguard_probe_free(probe);
+    CHECK(is(fcgiguard_probe_set(probe, "timeout", "1s", NULL), "wrong_state"));
+    fcgiguard_probe_free(probe);
+}
+
+int main(int argc, char **argv)
 {
     fcgiguard_error *error = fcgiguard_error_new();
     fcgiguard_pool *pool = fcgiguard_pool_new();
@@ -134,6 +256,12 @@ int main(void)
     fcgiguard_pool_set(pool, "workers", "1", error);
     fcgiguard_pool_set(pool, "max_surge", "1", error);
     CHECK(is(fcgiguard_pool_open(pool, error), "socket_folder"));
+
+    requests();
+    if (argc > 1 && strcmp(argv[1], "freed") == 0) {
+        freed();
+        memory_ends(); /* valgrind and sanitizers need their address space */
+    }
 
     /* In a forked child a handle is only good for free. */
     fflush(stdout);

@@ -110,6 +110,12 @@ pub enum ClientError {
         /// The limit.
         limit: usize,
     },
+    /// Memory for what is held could not be had. The limit `hold` allows more than the process has.
+    #[error("{held} bytes of the answer wait, and memory for more could not be had: lower the limit `hold`, or read while writing")]
+    Memory {
+        /// Bytes that wait.
+        held: usize,
+    },
     /// The answer has no CGI head.
     #[error(transparent)]
     Head(#[from] HeadError),
@@ -137,6 +143,7 @@ impl Coded for ClientError {
             ClientError::Protocol(error) | ClientError::Param(error) => error.code(),
             ClientError::Interrupted(_) => Code::Interrupted,
             ClientError::Held { .. } => Code::LimitExceeded,
+            ClientError::Memory { .. } => Code::OutOfMemory,
             ClientError::Head(error) => error.code(),
         }
     }

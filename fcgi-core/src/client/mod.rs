@@ -377,7 +377,10 @@ impl Client {
         loop {
             let (stream, bytes) = match self.next()? {
                 Next::Held(stream) => (stream, std::mem::take(&mut self.lent)),
-                Next::Input(stream, range) => (stream, self.buffer.get(range).unwrap_or_default().to_vec()),
+                Next::Input(stream, range) => {
+                    let copy = copied(self.buffer.get(range).unwrap_or_default());
+                    (stream, copy.map_err(|_| ClientError::Memory { held: said + seen.len() })?)
+                }
                 Next::Complete => return Err(reader.ended().into()),
             };
             if stream == Stream::Stderr {
@@ -478,11 +481,21 @@ impl Client {
                 break;
             };
             let bytes = self.buffer.get(range).unwrap_or_default();
-            self.held_bytes += bytes.len();
-            match self.held.back_mut().filter(|(last, held)| *last == stream && held.len() < INPUT) {
-                Some((_, held)) => held.extend_from_slice(bytes),
-                None => self.held.push_back((stream, bytes.to_vec())),
+            // The one thing here that a peer can make large: want of memory for it is an error, not the process's end.
+            let room = match self.held.back_mut().filter(|(last, held)| *last == stream && held.len() < INPUT) {
+                Some((_, held)) => held.try_reserve(bytes.len()).map(|()| held.extend_from_slice(bytes)),
+                None => self
+                    .held
+                    .try_reserve(1)
+                    .and_then(|()| copied(bytes))
+                    .map(|piece| self.held.push_back((stream, piece))),
+            };
+            if room.is_err() {
+                let held = std::mem::take(&mut self.held_bytes);
+                self.held.clear();
+                return Err(self.fail(ClientError::Memory { held }));
             }
+            self.held_bytes += bytes.len();
         }
         Ok(())
     }
@@ -517,6 +530,14 @@ impl Client {
 }
 
 const LOST: ClientError = ClientError::State("the request has failed, or was closed: begin another one");
+
+/// A copy, if there is memory for it.
+fn copied(bytes: &[u8]) -> std::result::Result<Vec<u8>, std::collections::TryReserveError> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len())?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
+}
 
 /// Where `part`, which lies in `whole`, lies there.
 fn range(whole: &[u8], part: &[u8]) -> Range<usize> {

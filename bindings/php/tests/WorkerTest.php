@@ -219,7 +219,7 @@ final class WorkerTest extends Processes
         self::assertTrue(self::eventually(fn () => is_file("$this->folder/ctl") || @stat("$this->folder/ctl") !== false));
         $this->serves($address);
         $pool = new Pool("$this->folder/ctl");
-        self::assertSame('library', $pool->status()['workers'][0]['cooperates'] ?? null);
+        self::assertTrue(self::eventually(static fn () => array_column($pool->status()['workers'], 'cooperates') === ['library', 'library']));
         $pids = [];
         $until = microtime(true) + 60;
         for ($n = 0, $reloads = 0; $reloads < 3 && microtime(true) < $until; $n++) {

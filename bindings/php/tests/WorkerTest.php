@@ -208,6 +208,23 @@ final class WorkerTest extends Processes
         self::assertLessThan(2_000, $usage[3] - $usage[1], json_encode($usage) ?: '');
     }
 
+    public function testTheClientsMemoryStaysFlatToo(): void
+    {
+        [, $address] = $this->worker('loop.php');
+        $usage = [];
+        $client = new Client($address, '20s');
+        for ($round = 0; $round < 4; $round++) {
+            for ($n = 0; $n < 500; $n++) {
+                $client->request(query: "n=$n", body: 'a=b')->text();
+                self::ask($address, '')->text();
+            }
+            gc_collect_cycles();
+            $usage[] = memory_get_usage();
+        }
+        // PHPUnit itself keeps nothing between two rounds without assertions.
+        self::assertLessThan(10_000, $usage[3] - $usage[1], json_encode($usage) ?: '');
+    }
+
     public function testUnderAManagerAReloadLosesNothing(): void
     {
         $guard = self::root() . '/target/release/fcgiguard';

@@ -29,6 +29,7 @@ list() {
 644 include/fcgiguard.h include/fcgiguard.h
 644 include/fcgiguard_fcgiapp.h include/fcgiguard_fcgiapp.h
 644 include/fcgiguard_stdio.h include/fcgiguard_stdio.h
+644 include/fcgiguard_php.h include/fcgiguard_php.h
 644 include/compat/fcgiapp.h include/fcgiguard/compat/fcgiapp.h
 644 include/compat/fcgi_stdio.h include/fcgiguard/compat/fcgi_stdio.h
 644 include/compat/fcgi_config.h include/fcgiguard/compat/fcgi_config.h

@@ -14,7 +14,7 @@ namespace FcgiGuard;
 
 require_once __DIR__ . '/autoload.php';
 
-foreach (['Exception/FcgiGuardException', 'Exception/*', 'Internal/*', '*'] as $files) {
+foreach (['Exception/FcgiGuardException', 'Exception/*', 'Internal/*', '*', 'Adapter/*'] as $files) {
     foreach (glob(__DIR__ . "/src/$files.php") ?: [] as $file) {
         // A class whose parent is of a package that is not here would only warn.
         if (basename($file) !== 'Psr7.php' || interface_exists('Psr\Http\Message\ServerRequestFactoryInterface')) {

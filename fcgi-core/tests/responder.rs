@@ -4,6 +4,7 @@
 use fcgi_core::encode;
 use fcgi_core::record::{RecordType, Role};
 use fcgi_core::responder::{Gate, Next, NoGate, Request, Responder, ResponderError, ResponderOptions, Stats};
+use fcgi_core::sys::epoll::{Epoll, Event};
 use fcgi_core::sys::poll::{self, PollFd};
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -1106,4 +1107,28 @@ fn damaged_streams_never_stop_the_worker() {
     assert_eq!(answer(&mut stream, 1).unwrap().stdout.len(), 70_000);
     let stats = server.stop();
     assert!(stats.requests > 300 && stats.protocol_errors > 10, "{stats:?}");
+}
+
+#[test]
+fn a_connection_whose_wake_up_went_to_a_worker_that_left_is_taken_after_a_nudge() {
+    for nonblocking in [false, true] {
+        let folder = folder();
+        let path = folder.join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(nonblocking).unwrap();
+        // The worker that leaves: first in the listener's queue of exclusive waiters, it wakes up and accepts nothing.
+        let epoll = Epoll::new().unwrap();
+        epoll.add_exclusive(listener.as_fd(), 1).unwrap();
+        let leaver = std::thread::spawn(move || epoll.wait(&mut [Event::EMPTY; 1], 10_000).unwrap());
+        let mut server =
+            Server::on(listener.try_clone().unwrap().into(), folder, path, ResponderOptions::default(), say_hello);
+        // Time for both to be in their waits; too little could only let the test pass.
+        std::thread::sleep(Duration::from_millis(200));
+        let mut stream = server.connect();
+        stream.write_all(&whole(1, false, "q=1", b"")).unwrap();
+        assert_eq!(leaver.join().unwrap(), 1, "the first waiter is woken");
+        server.lifeline.as_mut().unwrap().write_all(b"!").unwrap();
+        assert!(text(answer(&mut stream, 1)).ends_with("q=1"), "nonblocking: {nonblocking}");
+        server.stop();
+    }
 }

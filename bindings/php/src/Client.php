@@ -56,7 +56,7 @@ final class Client
     ) {
         $this->ffi = Library::load();
         $this->handle = $this->ffi->fcgiguard_client_new();
-        $this->scratch = new Scratch($this->ffi);
+        $this->scratch = Scratch::take($this->ffi);
         $options = ['timeout' => $timeout, 'keep_conn' => $keepConn ? '1' : '0', 'idle_timeout' => $idleTimeout, 'hold' => $hold, 'interruptible' => '1'];
         foreach ($options as $name => $value) {
             $this->call('set', $name, $value);
@@ -68,6 +68,9 @@ final class Client
     {
         if (isset($this->handle)) {
             $this->ffi->fcgiguard_client_free($this->handle);
+            if (isset($this->scratch)) {
+                $this->scratch->giveBack();
+            }
         }
     }
 

@@ -40,7 +40,7 @@ final class Library
         $ffi = $file === null ? self::preloaded() : null;
         if ($ffi === null) {
             self::mayLoad();
-            $ffi = self::open(self::declarations(), $file);
+            $ffi = self::open(self::declarations($file), $file);
         }
         return self::$ffi = $ffi;
     }
@@ -48,8 +48,8 @@ final class Library
     /** The text for php.ini's ffi.preload, after a look whether the library can be loaded. @internal */
     public static function header(?string $file = null): string
     {
-        $declarations = self::declarations();
         $file ??= getenv('FCGIGUARD_LIB') ?: self::usual();
+        $declarations = self::declarations($file);
         self::open($declarations, $file);
         return '#define FFI_SCOPE "' . self::SCOPE . "\"\n#define FFI_LIB \"$file\"\n$declarations";
     }
@@ -117,14 +117,17 @@ final class Library
         }
     }
 
-    private static function declarations(): string
+    /** The header beside the package, in its source tree, or where `make install` put it with the library. */
+    private static function declarations(?string $file = null): string
     {
-        foreach ([__DIR__ . '/../fcgiguard_php.h', dirname(__DIR__, 3) . '/include/fcgiguard_php.h', '/usr/include/fcgiguard_php.h', '/usr/local/include/fcgiguard_php.h'] as $path) {
+        $prefixes = [...($file === null ? [] : [dirname($file, 2)]), '/usr', '/usr/local'];
+        $headers = array_map(static fn (string $prefix): string => "$prefix/include/fcgiguard_php.h", $prefixes);
+        foreach ([dirname(__DIR__) . '/fcgiguard_php.h', dirname(__DIR__, 3) . '/include/fcgiguard_php.h', ...$headers] as $path) {
             if (is_file($path)) {
                 return (string) file_get_contents($path);
             }
         }
-        throw self::fault('fcgiguard_php.h was not found beside the package or in /usr/include: reinstall the package');
+        throw self::fault('fcgiguard_php.h was not found beside the package or in ' . implode(' or ', array_map('dirname', $headers)) . ': install it with the library');
     }
 
     private static function fault(string $message): LibraryException

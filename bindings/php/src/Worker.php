@@ -55,7 +55,7 @@ final class Worker
     ) {
         $this->ffi = Library::load();
         $this->handle = $this->ffi->fcgiguard_responder_new();
-        $this->scratch = new Scratch($this->ffi);
+        $this->scratch = Scratch::take($this->ffi);
         $this->next = $this->ffi->new('fcgiguard_request *');
         foreach ($options as $name => $value) {
             $this->check($this->ffi->fcgiguard_responder_set($this->handle, $name, (string) $value, $this->scratch->error));

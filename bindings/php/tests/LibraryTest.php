@@ -12,9 +12,9 @@ final class LibraryTest extends Processes
     private const SHOW = 'require $argv[1]; try { FcgiGuard\Library::load(); echo "loaded"; } catch (FcgiGuard\Exception\LibraryException $e) { echo $e->name, ": ", $e->getMessage(); }';
 
     /** @param list<string> $options */
-    private function load(array $options, ?string $library = null): string
+    private function load(array $options, ?string $library = null, ?string $package = null): string
     {
-        $command = [PHP_BINARY, ...$options, '-r', self::SHOW, dirname(__DIR__) . '/autoload.php'];
+        $command = [PHP_BINARY, ...$options, '-r', self::SHOW, ($package ?? dirname(__DIR__)) . '/autoload.php'];
         $process = proc_open($command, [1 => ['pipe', 'w'], 2 => ['file', "$this->folder/log", 'a']], $pipes, null, ['FCGIGUARD_LIB' => $library ?? ''] + getenv());
         self::assertIsResource($process);
         $text = (string) stream_get_contents($pipes[1]);
@@ -51,6 +51,25 @@ final class LibraryTest extends Processes
         self::assertStringContainsString('is version 9.8.7, this package needs 0.1.x', $this->load(['-d', 'ffi.enable=1'], $old));
         $mixed = $this->library('const char *fcgiguard_version(void) { return "0.1.99"; }');
         self::assertStringContainsString('are not of one build', $this->load(['-d', 'ffi.enable=1'], $mixed));
+    }
+
+    public function testAPackageOutsideTheTreeFindsTheHeaderOfItsLibrary(): void
+    {
+        $package = "$this->folder/a/b/c/package";
+        mkdir($package, 0700, true);
+        mkdir("$this->folder/prefix/lib", 0700, true);
+        mkdir("$this->folder/prefix/include");
+        try {
+            exec('cp -r ' . escapeshellarg(dirname(__DIR__) . '/src') . ' ' . escapeshellarg(dirname(__DIR__) . '/autoload.php') . ' ' . escapeshellarg($package));
+            copy(self::root() . '/target/release/libfcgiguard.so', $library = "$this->folder/prefix/lib/libfcgiguard.so.0");
+            if (!is_file('/usr/include/fcgiguard_php.h') && !is_file('/usr/local/include/fcgiguard_php.h')) {
+                self::assertStringContainsString("fcgiguard_php.h was not found beside the package or in $this->folder/prefix/include", $this->load(['-d', 'ffi.enable=1'], $library, $package));
+            }
+            copy(self::root() . '/include/fcgiguard_php.h', "$this->folder/prefix/include/fcgiguard_php.h");
+            self::assertSame('loaded', $this->load(['-d', 'ffi.enable=1'], $library, $package));
+        } finally {
+            exec('rm -rf ' . escapeshellarg("$this->folder/a") . ' ' . escapeshellarg("$this->folder/prefix"));
+        }
     }
 
     /** @return array<string, array{list<string>, list<mixed>|string}> */

@@ -208,6 +208,23 @@ final class WorkerTest extends Processes
         self::assertLessThan(2_000, $usage[3] - $usage[1], json_encode($usage) ?: '');
     }
 
+    public function testTheClientsMemoryStaysFlatToo(): void
+    {
+        [, $address] = $this->worker('loop.php');
+        $usage = [];
+        $client = new Client($address, '20s');
+        for ($round = 0; $round < 4; $round++) {
+            for ($n = 0; $n < 500; $n++) {
+                $client->request(query: "n=$n", body: 'a=b')->text();
+                self::ask($address, '')->text();
+            }
+            gc_collect_cycles();
+            $usage[] = memory_get_usage();
+        }
+        // PHPUnit itself keeps nothing between two rounds without assertions.
+        self::assertLessThan(10_000, $usage[3] - $usage[1], json_encode($usage) ?: '');
+    }
+
     public function testUnderAManagerAReloadLosesNothing(): void
     {
         $guard = self::root() . '/target/release/fcgiguard';
@@ -219,7 +236,7 @@ final class WorkerTest extends Processes
         self::assertTrue(self::eventually(fn () => is_file("$this->folder/ctl") || @stat("$this->folder/ctl") !== false));
         $this->serves($address);
         $pool = new Pool("$this->folder/ctl");
-        self::assertSame('library', $pool->status()['workers'][0]['cooperates'] ?? null);
+        self::assertTrue(self::eventually(static fn () => array_column($pool->status()['workers'], 'cooperates') === ['library', 'library']));
         $pids = [];
         $until = microtime(true) + 60;
         for ($n = 0, $reloads = 0; $reloads < 3 && microtime(true) < $until; $n++) {

@@ -7,8 +7,8 @@ namespace FcgiGuard\Internal;
 use FFI;
 
 /**
- * C objects that the calls of one handle share. Made once: PHP 8.2 loses some hundred bytes whenever an element of a newly
- * made array of pointers is read.
+ * C objects that the calls of one handle share. Used again for the next handle: PHP 8.2 loses some hundred bytes for each newly
+ * made array of pointers that is read.
  *
  * @internal
  */
@@ -17,6 +17,9 @@ final class Scratch
     /** Bytes moved at once. */
     public const PIECE = 65536;
 
+    /** @var list<self> those that no handle uses now */
+    private static array $spare = [];
+
     public readonly FFI\CData $error;
     public readonly FFI\CData $buffer;
     public readonly FFI\CData $name;
@@ -24,7 +27,7 @@ final class Scratch
     public readonly FFI\CData $value;
     public readonly FFI\CData $valueLength;
 
-    public function __construct(public readonly FFI $ffi)
+    private function __construct(public readonly FFI $ffi)
     {
         $this->error = $ffi->fcgiguard_error_new();
         $this->buffer = self::made($ffi, 'uint8_t[' . self::PIECE . ']');
@@ -37,6 +40,18 @@ final class Scratch
     public function __destruct()
     {
         $this->ffi->fcgiguard_error_free($this->error);
+    }
+
+    public static function take(FFI $ffi): self
+    {
+        $spare = array_pop(self::$spare);
+        return $spare !== null && $spare->ffi === $ffi ? $spare : new self($ffi);
+    }
+
+    /** The handle that took it is gone. */
+    public function giveBack(): void
+    {
+        self::$spare[] = $this;
     }
 
     private static function made(FFI $ffi, string $type): FFI\CData

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
 
 use fcgi_core::address::Address;
-use fcgi_core::probe::{Method, Outcome, Probe, ProbeReport, Prober, Verdict};
+use fcgi_core::probe::{Method, Outcome, Prepared, Probe, ProbeReport, Prober, Verdict};
 use fcgi_core::sys::net::{self, SockAddr};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -256,4 +256,24 @@ fn an_address_that_cannot_be_connected_to_is_an_error_not_a_verdict() {
     use fcgi_core::Coded;
     let error = Probe::new().run(&Address::Fd(0)).unwrap_err();
     assert_eq!(error.code(), fcgi_core::Code::InvalidAddress);
+}
+
+#[test]
+fn one_prober_asks_each_prepared_target_what_is_its_own() {
+    let values = server(&VALUES);
+    let mut prober = Prober::new(&Probe::new()).unwrap();
+    let plain = Prepared::new(&probe(&[("method", "get-values")])).unwrap();
+    let expects =
+        Prepared::new(&probe(&[("method", "request"), ("timeout", "500ms"), ("expect-status", "200")])).unwrap();
+    let addrs = values.to_connect().unwrap();
+    let one = prober.add_prepared(&plain, addrs.clone(), "one".to_owned());
+    let two = prober.add_prepared(&expects, addrs, "two".to_owned());
+    let mut found = Vec::new();
+    while !prober.is_idle() {
+        found.extend(prober.step(-1).unwrap().into_iter().map(|f| (f.id, f.result.unwrap())));
+    }
+    let of = |id| found.iter().find(|(found, _)| *found == id).map(|(_, report)| report).unwrap();
+    assert_eq!((of(one).verdict, of(one).address.as_str()), (Verdict::Healthy, "one"));
+    assert_eq!(of(two).method, Method::Request);
+    assert_ne!(of(two).verdict, Verdict::Healthy, "GET_VALUES_RESULT is no answer to a request");
 }

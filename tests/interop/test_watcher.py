@@ -1,4 +1,5 @@
 """`fcgiguard watch` over real servers: what it acts on, how often, and what it remembers."""
+import contextlib
 import json
 import os
 import re
@@ -254,3 +255,35 @@ def test_systemd_is_told_and_the_watchdog_fed(fcgiguard, folder):
             assert p.wait() == 0
             while "STOPPING=1" not in heard:
                 heard.append(s.recv(4096).decode())
+
+
+def test_names_are_resolved_beside_the_loop_and_an_unknown_one_is_told_once_and_judged_never(fcgiguard, folder):
+    port = free_port()
+    with echo(fcgiguard, folder, f"127.0.0.1:{port}"):
+        text = f"{QUICK}[target.known]\naddress = 'localhost:{port}'\n[target.unknown]\naddress = 'no-such-host.invalid:9000'\non_down = {log_command(folder)}\n"
+        with watch(fcgiguard, folder, text) as p:
+            wait_until("the known one is up", lambda: f"known localhost:{port}: unknown -> up" in p.output())
+            wait_until("the unknown one is told", lambda: "unknown no-such-host.invalid:9000: cannot be probed" in p.output())
+            time.sleep(0.5)
+            assert p.output().count("cannot be probed: its name") <= 2, "once for each name"
+            assert not acts(folder)
+
+
+def test_memory_and_descriptors_stay_as_they_are_under_flapping_targets(fcgiguard, folder):
+    """A shorter form of `tests/scale/run flap`."""
+    gone = [f"{folder}/n{n}" for n in range(100)]
+    text = f"state = '{folder}/state'\nmax_actions = 5\nwindow = '1s'\n{QUICK.replace('= 2', '= 1')}cooldown = '100ms'\n[target.x]\naddress = {json.dumps(gone)}\non_down = {log_command(folder)}\n"
+    with watch(fcgiguard, folder, text) as p:
+        def descriptors():
+            return len(os.listdir(f"/proc/{p.pid}/fd"))
+
+        begun, before = time.monotonic(), None
+        for n in range(3):
+            with contextlib.ExitStack() as stack:
+                for path in gone[:20]:
+                    stack.enter_context(echo(fcgiguard, folder, path))
+                wait_until("twenty are up", lambda: p.output().count("-> up") >= 20 * (n + 1), 30)
+            wait_until("and down", lambda: p.output().count("up -> down") >= 20 * (n + 1), 30)
+            before = before or descriptors()
+        assert descriptors() <= before + 6, "what runs at the moment, and no more"
+        assert len(acts(folder)) <= 5 * (2 + (time.monotonic() - begun)), len(acts(folder))

@@ -272,3 +272,32 @@ def test_kubernetes_probes_say_what_kubernetes_must_know(place):
             go_on(workers)
         container.signal(signal.SIGTERM)
         assert container.wait(15) == 0
+
+
+def commands_of_nagios_and_consul(place):
+    text = place.text("nagios.cfg")
+    line = re.search(r"command_line +(.*)", text).group(1)
+    for at, value in enumerate(re.search(r"check_command +check_fastcgi!(.*)", text).group(1).split("!"), 1):
+        line = line.replace(f"$ARG{at}$", value)
+    consul = json.loads(place.text("consul.json"))["service"]["checks"][0]["args"]
+    return [line.replace("3s", "1s").split(), [word.replace("3s", "1s") for word in consul]]
+
+
+def test_nagios_and_consul_get_their_codes_and_one_line(place):
+    def run():
+        both = [subprocess.run(argv, capture_output=True, text=True, timeout=20) for argv in commands_of_nagios_and_consul(place)]
+        assert all(out.stdout.count("\n") == 1 for out in both), both
+        return [out.returncode for out in both]
+
+    assert run() == [2, 2]
+    with place.pool("app", 1):
+        assert run() == [0, 0]
+        with Process([place.bin, "request", place.socket, "--query", "sleep=4000", "--timeout", "20s"], place.folder, name="slow"):
+            wait_until("its only worker is busy", lambda: place.probe() == 1)
+            assert run() == [1, 1]
+        workers = place.workers()
+        stop_all(workers)
+        try:
+            assert run() == [2, 2]
+        finally:
+            go_on(workers)

@@ -173,8 +173,6 @@ impl Watcher {
         let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let ours = number("WATCHDOG_PID").is_none_or(|pid| u64::try_from(process::pid()) == Ok(pid));
         let beat = number("WATCHDOG_USEC").filter(|usec| ours && *usec >= 2000).map(|usec| (0, usec / 2000));
-        let mut probe = Probe::new();
-        probe.max_open = config.max_open;
         let mut watcher = Watcher {
             file: file.to_owned(),
             _lock: lock(&config.state)?,
@@ -183,7 +181,7 @@ impl Watcher {
             names: Names::default(),
             ceiling: Ceiling::new(config.max_actions, config.window),
             ceiling_said: None,
-            prober: Prober::new(&probe)?,
+            prober: Prober::new(&Probe::new())?,
             open: HashMap::new(),
             due: BinaryHeap::new(),
             runs: Runs::default(),
@@ -251,6 +249,8 @@ impl Watcher {
         }
         self.due = endpoints.iter().enumerate().map(|(index, endpoint)| Reverse((endpoint.due, index))).collect();
         self.names = Names::start(named);
+        // Probes that are under way are given up with the former one.
+        self.prober = Prober::new(&Probe { max_open: self.config.max_open, ..Probe::new() })?;
         self.open.clear();
         self.ceiling = Ceiling::new(self.config.max_actions, self.config.window);
         kept.actions.iter().for_each(|at| self.ceiling.remember(*at));
@@ -303,7 +303,6 @@ impl Watcher {
             let more = !finished.is_empty();
             now = self.clock.now();
             for Finished { id, result } in finished {
-                // One of before a reload counts no more.
                 let Some(index) = self.open.remove(&id) else { continue };
                 match result {
                     Ok(report) => acts.extend(self.found(index, &report, now).map(|act| (index, act, report))),

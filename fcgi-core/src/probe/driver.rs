@@ -127,11 +127,13 @@ impl Prober {
     }
 
     /// Adds a target with a probe of its own, at socket addresses that the host resolved; they are tried in order. For
-    /// hosts that probe for ever: no resolver is waited for, and each target may ask something else.
+    /// hosts that probe for ever: no resolver is waited for, and each target may ask something else. What is
+    /// seen of servers from outside (their queues, who holds them) may then be up to a second old.
     pub fn add_prepared(&mut self, probe: &Prepared, addrs: Vec<SockAddr>, name: String) -> usize {
         let id = self.added;
         self.added += 1;
         self.sight.many = id > 0;
+        self.sight.last_longer(probe.0.timeout_us);
         let plan = Arc::clone(&probe.0);
         self.waiting.push_back(Target { id, address: name, addrs, resolve_us: 0, plan });
         id

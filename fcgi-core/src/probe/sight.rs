@@ -14,6 +14,11 @@ const AGE_US: u64 = 100_000;
 /// The same where two samples of a queue are compared.
 const LOOK_AGE_US: u64 = 20_000;
 
+/// The first for hosts that probe for ever, whose probes come one by one and would each pay for a reading.
+const LASTING_AGE_US: u64 = 1_000_000;
+/// The second for them, at most; two samples of one probe are at least a quarter of its timeout apart.
+const LASTING_LOOK_AGE_US: u64 = 200_000;
+
 /// The first sample of a queue, to compare with the last.
 #[derive(Debug, Default)]
 pub(super) struct Baseline {
@@ -31,12 +36,31 @@ pub(super) struct Sight {
     tcp: Option<(u64, bool, u16, TcpTable)>,
     /// Whether other ports will be asked for, so that one reading should have them all.
     pub many: bool,
+    /// For a host that probes for ever: the shortest timeout there was.
+    lasting: Option<u64>,
     local: HashMap<IpAddr, bool>,
     /// Socket inode to the processes that hold it.
     holders: Option<(u64, HashMap<u32, Vec<i32>>)>,
 }
 
 impl Sight {
+    /// Readings may be older from now on; `timeout_us` is that of a probe that was added.
+    pub fn last_longer(&mut self, timeout_us: u64) {
+        self.lasting = Some(self.lasting.map_or(timeout_us, |shortest| shortest.min(timeout_us)));
+    }
+
+    fn age(&self) -> u64 {
+        if self.lasting.is_some() {
+            LASTING_AGE_US
+        } else {
+            AGE_US
+        }
+    }
+
+    fn look_age(&self) -> u64 {
+        self.lasting.map_or(LOOK_AGE_US, |timeout| (timeout / 20).clamp(LOOK_AGE_US, LASTING_LOOK_AGE_US))
+    }
+
     /// The listen queue of a local address.
     pub fn queue(&mut self, addr: &SockAddr, now: u64) -> Option<Queue> {
         Some(self.listener(addr, now, false)?.queue)
@@ -90,6 +114,7 @@ impl Sight {
         if self.blind {
             return None;
         }
+        let age = if with_accepted { self.look_age() } else { self.age() };
         let diag = match &mut self.diag {
             Some(diag) => diag,
             place => {
@@ -99,7 +124,6 @@ impl Sight {
                 diag
             }
         };
-        let age = if with_accepted { LOOK_AGE_US } else { AGE_US };
         let fresh = |at: u64| now.saturating_sub(at) < age;
         match addr {
             SockAddr::Unix(path) => {
@@ -125,7 +149,7 @@ impl Sight {
     /// Who holds any of these sockets; None if nobody is found, which means that we may not see them: the kernel
     /// closes a socket that nobody holds.
     fn holders(&mut self, inodes: &BTreeSet<u32>, now: u64) -> Option<Holders> {
-        if !matches!(&self.holders, Some((at, _)) if now.saturating_sub(*at) < AGE_US) {
+        if !matches!(&self.holders, Some((at, _)) if now.saturating_sub(*at) < self.age()) {
             self.holders = Some((now, scan()));
         }
         let (_, all) = self.holders.as_ref()?;

@@ -15,6 +15,7 @@ __all__ = [
     "Trace",
     "Worker",
     "__version__",
+    "_panic_in",
     "error_table",
     "is_listening",
     "option_table",

@@ -221,6 +221,35 @@ def test_the_daemontools_run_file_and_the_lighttpd_line_of_the_readme(project, f
         assert supervise.wait(10) == 0
 
 
+def test_the_run_file_of_the_days_of_runfcgi_with_host_and_port(project, folder):
+    # An environment in somebody's home is not www-data's to use.
+    user = ["setuidgid", "www-data"]
+    can = subprocess.run([*user, sys.executable, "-c", "import fcgiguard"], cwd="/", capture_output=True, timeout=60).returncode == 0
+    port, front_port = free_port(), free_port()
+    os.chmod(folder, 0o755)
+    service = Path(folder, "service")
+    service.mkdir()
+    (service / "run").write_text(f"#!/bin/sh\nexec 2>&1\ncd {project}\nexec {' '.join(user) if can else ''} {sys.executable} manage.py runfcgi "
+                                 f"daemonize=false host=127.0.0.1 port={port}\n")
+    (service / "run").chmod(0o755)
+    Path(folder, "lighttpd.conf").write_text(
+        f'server.modules = ("mod_fastcgi")\nserver.document-root = "{folder}"\nserver.bind = "127.0.0.1"\nserver.port = {front_port}\n'
+        f'fastcgi.server = ("/" => (("host" => "127.0.0.1", "port" => {port}, "check-local" => "disable", '
+        '"fix-root-scriptname" => "enable")))\n')
+    with Process([web.need("supervise", "daemontools"), str(service)], folder, name="supervise",
+                 env={"PYTHONDONTWRITEBYTECODE": "1"}) as supervise, \
+            web.serve("lighttpd", folder, front_port, [web.need("lighttpd", "lighttpd"), "-D", "-f", f"{folder}/lighttpd.conf"]) as front:
+        wait_until("up", lambda: "ready after" in supervise.output(), 40.0)
+        answer = front.get("/hello", timeout=30.0)
+        assert (answer.status, answer.body) == (200, b"one"), front.errors() + supervise.output()
+        if can:
+            [manager] = children(supervise.pid)
+            import pwd
+            assert os.stat(f"/proc/{manager}").st_uid == pwd.getpwnam("www-data").pw_uid
+        subprocess.run(["svc", "-dx", str(service)], check=True, timeout=10)
+        assert supervise.wait(20) == 0
+
+
 def test_admin_login_in_a_browser(project, folder):
     from browser import Browser
     with runfcgi(project, "socket=s", "socket_mode=0666", "workers=2", workers=2) as site:

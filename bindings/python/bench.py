@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import signal
+import site
 import socket
 import statistics
 import subprocess
@@ -125,7 +126,9 @@ def commands(folder: str) -> dict[str, list[str] | str]:
     uwsgi = shutil.which("uwsgi")
     made["uwsgi"] = "apt-get install uwsgi-core uwsgi-plugin-python3" if uwsgi is None else [
         uwsgi, "--plugin", "python3", "--fastcgi-socket", path % "uwsgi", "--master", "--workers", "1", "--disable-logging",
-        "--chdir", folder, "--module", "hello:application", "--need-app", "--listen", "100"]
+        "--chdir", folder, "--module", "hello:application", "--need-app", "--listen", "100",
+        # What is installed here, for an interpreter that is the system's.
+        *(f"--pythonpath={path}" for path in site.getsitepackages())]
     for name, module, more in (("flup", "fcgi", ", multithreaded=True"), ("flup-fork", "fcgi_fork", ", minSpare=1, maxSpare=1, "
                                                                           "maxChildren=1")):
         if importlib.util.find_spec("flup"):

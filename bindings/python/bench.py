@@ -1,21 +1,24 @@
-"""Requests per second and CPU time per request of a WSGI hello: ours, uWSGI's fastcgi-socket, flup, flipflop; one run, one table.
+"""Requests per second and CPU time per request of a WSGI hello, or of a Django page: ours, uWSGI's fastcgi-socket, flup, flipflop, and
+gunicorn over HTTP for orientation; one run, one table.
 
-    python bindings/python/bench.py [--requests N] [--connections N] [--rounds N] [--keep-alive] [server ...]
+    python bindings/python/bench.py [--app hello|django] [--requests N] [--connections N] [--rounds N] [--keep-alive] [server ...]
 
 Load comes from `fcgiguard bench` (FCGIGUARD names the command; target/release/fcgiguard if not). Each server has one worker, so
-that CPU per request compares; CPU is what the server's processes used, from /proc, while the load ran. Servers that are not
+that CPU per request compares; gunicorn's load is made here, over HTTP/1.1 on new connections, and only its CPU and memory compare; CPU is what the server's processes used, from /proc, while the load ran. Servers that are not
 installed are left out and said so. Rounds are interleaved; the middle one of each server counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import glob
 import importlib.util
 import json
 import os
 import shutil
 import signal
+import site
 import socket
 import statistics
 import subprocess
@@ -43,6 +46,26 @@ from flipflop import WSGIServer
 WSGIServer(hello.application).run()
 """
 # What nginx sends with its stock fastcgi_params and a browser's usual headers.
+PAGE = """
+import django
+from django.conf import settings
+settings.configure(DEBUG=False, SECRET_KEY="x" * 50, ALLOWED_HOSTS=["*"], ROOT_URLCONF="hello", INSTALLED_APPS=[
+    "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions", "django.contrib.messages"],
+    MIDDLEWARE=["django.middleware.security.SecurityMiddleware", "django.contrib.sessions.middleware.SessionMiddleware",
+                "django.middleware.common.CommonMiddleware", "django.middleware.csrf.CsrfViewMiddleware",
+                "django.contrib.auth.middleware.AuthenticationMiddleware", "django.contrib.messages.middleware.MessageMiddleware",
+                "django.middleware.clickjacking.XFrameOptionsMiddleware"],
+    SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "OPTIONS": {"loaders": [(
+        "django.template.loaders.locmem.Loader", {"page.html": "<title>{{ title }}</title><ul>{% for n in numbers %}<li>{{ n }} {{ title|upper }}"
+        "</li>{% endfor %}</ul>"})]}}])
+django.setup()
+from django.shortcuts import render
+from django.urls import path
+urlpatterns = [path("hello", lambda request: render(request, "page.html", {"title": "a page", "numbers": range(20)}))]
+from django.core.wsgi import get_wsgi_application
+application = get_wsgi_application()
+"""
 PARAMS = {
     "SCRIPT_NAME": "", "PATH_INFO": "/hello", "REQUEST_URI": "/hello", "DOCUMENT_URI": "/hello", "DOCUMENT_ROOT": "/var/www",
     "SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_SCHEME": "http", "GATEWAY_INTERFACE": "CGI/1.1", "SERVER_SOFTWARE": "nginx/1.22.1",
@@ -103,7 +126,9 @@ def commands(folder: str) -> dict[str, list[str] | str]:
     uwsgi = shutil.which("uwsgi")
     made["uwsgi"] = "apt-get install uwsgi-core uwsgi-plugin-python3" if uwsgi is None else [
         uwsgi, "--plugin", "python3", "--fastcgi-socket", path % "uwsgi", "--master", "--workers", "1", "--disable-logging",
-        "--chdir", folder, "--module", "hello:application", "--need-app", "--listen", "100"]
+        "--chdir", folder, "--module", "hello:application", "--need-app", "--listen", "100",
+        # What is installed here, for an interpreter that is the system's.
+        *(f"--pythonpath={path}" for path in site.getsitepackages())]
     for name, module, more in (("flup", "fcgi", ", multithreaded=True"), ("flup-fork", "fcgi_fork", ", minSpare=1, maxSpare=1, "
                                                                           "maxChildren=1")):
         if importlib.util.find_spec("flup"):
@@ -111,6 +136,9 @@ def commands(folder: str) -> dict[str, list[str] | str]:
             made[name] = [python, f"{folder}/run_{name}.py"]
         else:
             made[name] = "pip install flup-py3"
+    gunicorn = [python, "-m", "gunicorn"] if importlib.util.find_spec("gunicorn") else [shutil.which("gunicorn") or ""]
+    made["gunicorn"] = "apt-get install gunicorn" if gunicorn == [""] else [
+        *gunicorn, "--bind", "unix:" + path % "gunicorn", "--workers", "1", "--log-level", "warning", "hello:application"]
     if importlib.util.find_spec("flipflop"):
         (Path(folder) / "flipflop_hello.py").write_text(FLIPFLOP)
         made["flipflop"] = [python, f"{folder}/flipflop_hello.py"]
@@ -157,6 +185,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def load(command: str, address: str, requests: int, connections: int, keep: bool) -> dict[str, float]:
+    if address.endswith("/gunicorn.sock"):
+        return load_http(address, requests, connections)
     argv = [command, "bench", f"unix:{address}", "-n", str(requests), "-c", str(connections), "--json"]
     argv += ["--keep-alive"] if keep else []
     for name, value in PARAMS.items():
@@ -170,17 +200,36 @@ def load(command: str, address: str, requests: int, connections: int, keep: bool
     return result
 
 
+def load_http(address: str, requests: int, connections: int) -> dict[str, float]:
+    """As many GETs over HTTP on a unix socket, by threads; the time of this process limits the rate, not the CPU it measures."""
+    text = (f"GET /hello HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {PARAMS['HTTP_USER_AGENT']}\r\nAccept: {PARAMS['HTTP_ACCEPT']}\r\n"
+            f"Accept-Language: {PARAMS['HTTP_ACCEPT_LANGUAGE']}\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n").encode()
+
+    def one(_number: int) -> int:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(address)
+            client.sendall(text)
+            answer = b""
+            while piece := client.recv(65536):
+                answer += piece
+        return int(not answer.startswith(b"HTTP/1.1 200"))
+
+    with concurrent.futures.ThreadPoolExecutor(connections) as pool:
+        return {"lost": sum(pool.map(one, range(requests)))}
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--requests", type=int, default=20_000)
     options.add_argument("--connections", type=int, default=4)
+    options.add_argument("--app", choices=["hello", "django"], default="hello")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--keep-alive", action="store_true")
     options.add_argument("server", nargs="*")
     given = options.parse_args()
     command = os.environ.get("FCGIGUARD", str(ROOT / "target" / "release" / "fcgiguard"))
     with tempfile.TemporaryDirectory(prefix="fg-", dir="/tmp") as folder:
-        (Path(folder) / "hello.py").write_text(HELLO)
+        (Path(folder) / "hello.py").write_text(PAGE if given.app == "django" else HELLO)
         running, rows = {}, {}
         try:
             for name, argv in commands(folder).items():

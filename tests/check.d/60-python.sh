@@ -13,3 +13,5 @@ target/check/python/venv/bin/pip install --quiet --no-index target/check/python/
 target/check/python/venv/bin/python -m fcgiguard --version >/dev/null
 target/check/python/venv/bin/pip install --quiet pytest pytest-timeout 'django>=5.2' 'mypy>=1.15'
 target/check/python/venv/bin/python -m pytest -q --timeout 120 bindings/python/tests
+# The same wheel on the oldest and the newest Python at hand, where there are others.
+WHEEL=$(ls target/check/python/*.whl) tests/pythons/run --core --ends

@@ -1,6 +1,7 @@
 //! The native half of `fcgiguard.Client`: the core's client, with Python's signal handlers run while it waits.
 
 use crate::errors::raise;
+use crate::guard::{guard_methods, Poison};
 use fcgi_core::address::Address;
 use fcgi_core::client::{Client as CoreClient, ClientError, Piece};
 use fcgi_core::{Code, Coded};
@@ -16,6 +17,7 @@ pub struct Client {
     client: CoreClient,
     /// The process that made it: a forked child must not speak on its parent's connection.
     pid: u32,
+    poison: Poison,
 }
 
 impl Client {
@@ -39,13 +41,14 @@ impl Client {
     }
 }
 
+guard_methods! {
 #[pymethods]
 impl Client {
     #[new]
     fn new() -> Client {
         let mut client = CoreClient::new();
         client.options.interruptible = true;
-        Client { client, pid: std::process::id() }
+        Client { client, pid: std::process::id(), poison: Poison::default() }
     }
 
     fn set(&mut self, py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
@@ -121,4 +124,5 @@ impl Client {
     fn close(&mut self) {
         self.client.close();
     }
+}
 }

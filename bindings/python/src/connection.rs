@@ -1,6 +1,7 @@
 //! A connection as a machine without I/O, for asyncio: bytes in, events out. What waits and writes is python/fcgiguard/asgi.py.
 
 use crate::errors::raise;
+use crate::guard::{guard_methods, guarded, Poison};
 use crate::responder::options_of;
 use fcgi_core::conn::responder::{AfterEnd, Capabilities, RequestEvent, ResponderConn};
 use fcgi_core::params::Params;
@@ -15,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Connection {
     conn: Mutex<ResponderConn>,
     drop_proxy: bool,
+    poison: Poison,
 }
 
 impl Connection {
@@ -24,6 +26,7 @@ impl Connection {
     }
 }
 
+guard_methods! {
 #[pymethods]
 impl Connection {
     #[new]
@@ -32,7 +35,7 @@ impl Connection {
         let options = options_of(py, options)?;
         let conn =
             ResponderConn::new(options.limits, Capabilities { max_conns: 100, max_reqs: 100, multiplexes: true });
-        Ok(Connection { conn: Mutex::new(conn), drop_proxy: options.drop_proxy_header })
+        Ok(Connection { conn: Mutex::new(conn), drop_proxy: options.drop_proxy_header, poison: Poison::default() })
     }
 
     /// What the peer did: ("params", id, [(name, value)]), ("body", id, bytes), ("end", id), ("abort", id). A ProtocolError:
@@ -113,12 +116,13 @@ impl Connection {
         self.conn().is_idle()
     }
 }
+}
 
 /// A duration such as "5s" in seconds.
 #[pyfunction]
 pub fn parse_duration(py: Python<'_>, text: &str) -> PyResult<f64> {
-    match fcgi_core::units::parse_duration_ms(text) {
+    guarded(None, "parse_duration", || match fcgi_core::units::parse_duration_ms(text) {
         Ok(ms) => Ok(ms as f64 / 1000.0),
         Err(_) => Err(raise(py, Code::InvalidOption, &format!("{text:?}: expected a duration such as 5s"))),
-    }
+    })
 }

@@ -4,6 +4,7 @@
 //! (Python's main thread, where signals are handled); the others watch a pipe, which hangs up when all are to leave.
 
 use crate::errors::raise;
+use crate::guard::{guard_methods, Poison};
 use crate::Worker;
 use fcgi_core::manager::worker::Worker as CoreWorker;
 use fcgi_core::responder::Gate;
@@ -139,6 +140,7 @@ pub struct Crew {
     state: Arc<State>,
     /// For an event loop, which is one thread with many requests.
     own: CrewGate,
+    poison: Poison,
 }
 
 impl Crew {
@@ -148,6 +150,7 @@ impl Crew {
     }
 }
 
+guard_methods! {
 #[pymethods]
 impl Crew {
     #[new]
@@ -155,7 +158,7 @@ impl Crew {
     fn new(py: Python<'_>, worker: Option<PyRef<'_, Worker>>) -> PyResult<Crew> {
         let (hangs_up, held) = fd::pipe().map_err(|e| raise(py, e.code(), &e.to_string()))?;
         let state = Arc::new(State {
-            worker: worker.map(|worker| Arc::clone(&worker.0)),
+            worker: worker.map(|worker| Arc::clone(&worker.worker)),
             counts: Mutex::default(),
             leave: AtomicBool::new(false),
             next: AtomicU64::new(0),
@@ -163,7 +166,7 @@ impl Crew {
             held: Mutex::new(Some(held)),
         });
         let id = state.next.fetch_add(1, Ordering::Relaxed);
-        Ok(Crew { own: CrewGate { state: state.clone(), id, claimed: AtomicBool::new(false) }, state })
+        Ok(Crew { own: CrewGate { state: state.clone(), id, claimed: AtomicBool::new(false) }, state, poison: Poison::default() })
     }
 
     /// An event loop is about to accept, or to serve; False: leave instead.
@@ -221,4 +224,5 @@ impl Crew {
         self.state.dismiss();
         py.check_signals()
     }
+}
 }

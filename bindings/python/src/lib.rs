@@ -2,25 +2,32 @@
 //!
 //! Fork goes through `os.fork`, so that Python's at-fork hooks run in both processes; the GIL is given up while waiting.
 
+// Of guard_methods: a type or none in parentheses is that type or ().
+#![allow(unused_parens)]
+
 use fcgi_core::address::Address;
 use fcgi_core::conn::trace::Trace as CoreTrace;
 use fcgi_core::manager::executor::{Host, Manager, Mode, Step};
 use fcgi_core::manager::options::{PoolOptions, OPTIONS};
+use fcgi_core::manager::upgrade::Image;
 use fcgi_core::manager::worker::{Waited, Worker as CoreWorker};
 use fcgi_core::probe::{Probe, Prober as CoreProber};
 use fcgi_core::{Code, Coded};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 mod client;
 mod connection;
 mod crew;
 mod errors;
+mod guard;
 mod responder;
 
 use errors::raise;
+use guard::{guard_methods, guarded, Poison};
 
 /// Python's own way to fork.
 struct PythonHost;
@@ -35,25 +42,33 @@ impl Host for PythonHost {
 }
 
 /// A byte stream as canonical text, for the shared vectors.
-#[pyclass(unsendable, module = "fcgiguard._fcgiguard")]
-struct Trace(CoreTrace);
+#[pyclass(module = "fcgiguard._fcgiguard")]
+struct Trace {
+    trace: CoreTrace,
+    poison: Poison,
+}
 
+guard_methods! {
 #[pymethods]
 impl Trace {
     #[new]
     fn new(side: &str) -> PyResult<Trace> {
-        CoreTrace::new(side).map(Trace).ok_or_else(|| PyRuntimeError::new_err(format!("there is no side {side:?}")))
+        match CoreTrace::new(side) {
+            Some(trace) => Ok(Trace { trace, poison: Poison::default() }),
+            None => Err(PyRuntimeError::new_err(format!("there is no side {side:?}"))),
+        }
     }
 
     fn feed(&mut self, data: &[u8]) {
-        self.0.feed(data);
+        self.trace.feed(data);
     }
 
     /// (events, output in hex, error) after the stream has ended.
     fn finish(&mut self) -> (Vec<String>, String, String) {
-        self.0.finish();
-        (self.0.events().to_vec(), self.0.output(), self.0.error())
+        self.trace.finish();
+        (self.trace.events().to_vec(), self.trace.output(), self.trace.error())
     }
+}
 }
 
 /// The manager of a pool, without Python's conveniences.
@@ -63,6 +78,8 @@ struct Pool {
     manager: Option<Manager>,
     worker: Option<CoreWorker>,
     exit_code: i32,
+    image: Option<Image>,
+    poison: Poison,
 }
 
 impl Pool {
@@ -74,11 +91,12 @@ impl Pool {
     }
 }
 
+guard_methods! {
 #[pymethods]
 impl Pool {
     #[new]
     fn new() -> Pool {
-        Pool { options: PoolOptions::default(), manager: None, worker: None, exit_code: 0 }
+        Pool { options: PoolOptions::default(), manager: None, worker: None, exit_code: 0, image: None, poison: Poison::default() }
     }
 
     fn set(&mut self, py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
@@ -95,8 +113,32 @@ impl Pool {
             return Err(raise(py, Code::WrongState, "the pool is open"));
         }
         let manager = Manager::open(self.options.clone(), Mode::Fork(Box::new(PythonHost)));
-        self.manager = Some(manager.map_err(|e| raise(py, e.code(), &e.to_string()))?);
+        let mut manager = manager.map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        if let Some(image) = &self.image {
+            manager.set_image(image.clone());
+        }
+        self.manager = Some(manager);
         Ok(())
+    }
+
+    /// How this program is started again: what an upgrade executes.
+    fn set_image(&mut self, argv: Vec<OsString>) {
+        let image = Image::new(argv);
+        if let Some(manager) = &mut self.manager {
+            manager.set_image(image.clone());
+        }
+        self.image = Some(image);
+    }
+
+    /// Notes the wish for a new image; a later step carries it out.
+    fn upgrade(&mut self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.running(py)?.upgrade())
+    }
+
+    /// Whether the next step replaces this process's image.
+    #[getter]
+    fn upgrade_is_due(&self) -> bool {
+        self.manager.as_ref().is_some_and(Manager::change_over_is_due)
     }
 
     fn listener(&self, index: usize) -> Option<i32> {
@@ -172,33 +214,44 @@ impl Pool {
     /// In a new worker, once: its link to the manager.
     fn worker(&mut self, py: Python<'_>) -> PyResult<Worker> {
         match self.worker.take() {
-            Some(worker) => Ok(Worker(Arc::new(worker))),
+            Some(worker) => Ok(Worker::of(worker)),
             None => Err(raise(py, Code::WrongState, "this process is not a new worker of the pool")),
         }
     }
 }
+}
 
 /// A worker's link to its manager.
-#[pyclass(unsendable, module = "fcgiguard._fcgiguard")]
-struct Worker(Arc<CoreWorker>);
+#[pyclass(frozen, module = "fcgiguard._fcgiguard")]
+struct Worker {
+    worker: Arc<CoreWorker>,
+    poison: Poison,
+}
 
+impl Worker {
+    fn of(worker: CoreWorker) -> Worker {
+        Worker { worker: Arc::new(worker), poison: Poison::default() }
+    }
+}
+
+guard_methods! {
 #[pymethods]
 impl Worker {
     /// Of this process, if a manager started it in exec mode.
     #[staticmethod]
     fn from_environment(py: Python<'_>) -> PyResult<Option<Worker>> {
         CoreWorker::from_environment()
-            .map(|w| w.map(|w| Worker(Arc::new(w))))
+            .map(|w| w.map(Worker::of))
             .map_err(|e| raise(py, e.code(), &e.to_string()))
     }
 
     fn ready(&self) {
-        self.0.ready();
+        self.worker.ready();
     }
 
     /// 1 a connection may be there, 0 leave, 2 the time is over.
     fn wait(&self, listen_fd: i32, timeout_ms: i64) -> i32 {
-        match self.0.wait(listen_fd, timeout_ms) {
+        match self.worker.wait(listen_fd, timeout_ms) {
             Waited::Connection => 1,
             Waited::Leave => 0,
             Waited::Timeout => 2,
@@ -206,60 +259,63 @@ impl Worker {
     }
 
     fn pre_dispatch(&self) {
-        self.0.pre_dispatch();
+        self.worker.pre_dispatch();
     }
 
     /// False: leave.
     fn post_dispatch(&self) -> bool {
-        self.0.post_dispatch()
+        self.worker.post_dispatch()
     }
 
     #[getter]
     fn leaving(&self) -> bool {
-        self.0.is_leaving()
+        self.worker.is_leaving()
     }
 
     /// Readable when the manager nudges or has died: then `look`.
     #[getter]
     fn lifeline(&self) -> i32 {
-        self.0.lifeline_fd()
+        self.worker.lifeline_fd()
     }
 
     fn look(&self) {
-        self.0.look_at_lifeline();
+        self.worker.look_at_lifeline();
     }
 
     fn extend_deadline(&self, seconds: f64) {
-        self.0.extend_deadline((seconds.max(0.0) * 1000.0) as u64);
+        self.worker.extend_deadline((seconds.max(0.0) * 1000.0) as u64);
     }
 
     fn status(&self, text: &str) {
-        self.0.status(text);
+        self.worker.status(text);
     }
 
     fn fatal(&self, why: &str) {
-        self.0.fatal(why);
+        self.worker.fatal(why);
     }
 
     #[getter]
     fn generation(&self) -> u32 {
-        self.0.generation()
+        self.worker.generation()
     }
+}
 }
 
 /// Probes one address; the report as (JSON, line). The GIL is given up while waiting.
 #[pyfunction]
 fn probe_json(py: Python<'_>, address: &str, options: Vec<(String, String)>) -> PyResult<(String, String)> {
-    let mut probe = Probe::new();
-    for (name, value) in &options {
-        probe.set(name, value).map_err(|e| raise(py, e.code(), &e.to_string()))?;
-    }
-    if let Some(fault) = probe.faults().first() {
-        return Err(raise(py, fault.code(), &fault.to_string()));
-    }
-    let address = Address::parse(address).map_err(|e| raise(py, e.code(), &e.to_string()))?;
-    let report = py.detach(|| probe.run(&address)).map_err(|e| raise(py, e.code(), &e.to_string()))?;
-    Ok((report.to_json(), report.to_string()))
+    guarded(None, "probe_json", || {
+        let mut probe = Probe::new();
+        for (name, value) in &options {
+            probe.set(name, value).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        }
+        if let Some(fault) = probe.faults().first() {
+            return Err(raise(py, fault.code(), &fault.to_string()));
+        }
+        let address = Address::parse(address).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        let report = py.detach(|| probe.run(&address)).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        Ok((report.to_json(), report.to_string()))
+    })
 }
 
 /// Probes many addresses at once, on this thread; (JSON, line) of each, in order.
@@ -269,40 +325,46 @@ fn probe_many_json(
     addresses: Vec<String>,
     options: Vec<(String, String)>,
 ) -> PyResult<Vec<(String, String)>> {
-    let mut probe = Probe::new();
-    for (name, value) in &options {
-        probe.set(name, value).map_err(|e| raise(py, e.code(), &e.to_string()))?;
-    }
-    let parsed: Result<Vec<Address>, _> = addresses.iter().map(|text| Address::parse(text)).collect();
-    let parsed = parsed.map_err(|e| raise(py, e.code(), &e.to_string()))?;
-    let mut found: Vec<Option<(String, String)>> = vec![None; parsed.len()];
-    let mut failed = None;
-    let ran = py.detach(|| {
-        probe.run_many(&parsed, |at, result| match result {
-            Ok(report) => {
-                if let Some(place) = found.get_mut(at) {
-                    *place = Some((report.to_json(), report.to_string()));
+    guarded(None, "probe_many_json", || {
+        let mut probe = Probe::new();
+        for (name, value) in &options {
+            probe.set(name, value).map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        }
+        let parsed: Result<Vec<Address>, _> = addresses.iter().map(|text| Address::parse(text)).collect();
+        let parsed = parsed.map_err(|e| raise(py, e.code(), &e.to_string()))?;
+        let mut found: Vec<Option<(String, String)>> = vec![None; parsed.len()];
+        let mut failed = None;
+        let ran = py.detach(|| {
+            probe.run_many(&parsed, |at, result| match result {
+                Ok(report) => {
+                    if let Some(place) = found.get_mut(at) {
+                        *place = Some((report.to_json(), report.to_string()));
+                    }
                 }
-            }
-            Err(error) => failed = Some(error),
-        })
-    });
-    if let Some(error) = ran.err().or(failed) {
-        return Err(raise(py, error.code(), &error.to_string()));
-    }
-    Ok(found.into_iter().flatten().collect())
+                Err(error) => failed = Some(error),
+            })
+        });
+        if let Some(error) = ran.err().or(failed) {
+            return Err(raise(py, error.code(), &error.to_string()));
+        }
+        Ok(found.into_iter().flatten().collect())
+    })
 }
 
 /// Probes under way, for an event loop: wait for `fileno()` or `wake_in()`, then `step()`.
 #[pyclass(frozen, module = "fcgiguard._fcgiguard")]
-struct Prober(Mutex<CoreProber>);
+struct Prober {
+    prober: Mutex<CoreProber>,
+    poison: Poison,
+}
 
 impl Prober {
     fn inner(&self) -> MutexGuard<'_, CoreProber> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.prober.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+guard_methods! {
 #[pymethods]
 impl Prober {
     #[new]
@@ -317,7 +379,7 @@ impl Prober {
         let address = Address::parse(address).map_err(|e| raise(py, e.code(), &e.to_string()))?;
         let mut prober = CoreProber::new(&probe).map_err(|e| raise(py, e.code(), &e.to_string()))?;
         prober.add(&address);
-        Ok(Prober(Mutex::new(prober)))
+        Ok(Prober { prober: Mutex::new(prober), poison: Poison::default() })
     }
 
     fn fileno(&self) -> i32 {
@@ -338,6 +400,7 @@ impl Prober {
             Some(Err(error)) => Err(raise(py, error.code(), &error.to_string())),
         }
     }
+}
 }
 
 /// (number, name, meaning, advice) of every error code.
@@ -368,6 +431,7 @@ fn _fcgiguard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<responder::Input>()?;
     module.add_function(wrap_pyfunction!(responder::is_listening, module)?)?;
     module.add_function(wrap_pyfunction!(responder::parse_address, module)?)?;
+    module.add_function(wrap_pyfunction!(guard::_panic_in, module)?)?;
     module.add_function(wrap_pyfunction!(probe_json, module)?)?;
     module.add_function(wrap_pyfunction!(probe_many_json, module)?)?;
     module.add_function(wrap_pyfunction!(error_table, module)?)?;

@@ -4,6 +4,7 @@
 
 use crate::crew::Crew;
 use crate::errors::raise;
+use crate::guard::{guard_methods, guarded, Poison};
 use crate::Worker;
 use fcgi_core::address::Address;
 use fcgi_core::manager::worker::Worker as CoreWorker;
@@ -189,12 +190,14 @@ pub struct Responder {
     wishes: Arc<Wishes>,
     turn: AtomicU64,
     known: Mutex<Known>,
+    poison: Poison,
 }
 
 impl Responder {
     fn found(this: &Bound<'_, Responder>) -> Request {
         let turn = this.get().turn.fetch_add(1, Ordering::Relaxed) + 1;
-        Request { responder: this.clone().unbind(), turn, head_sent: AtomicBool::new(false) }
+        let poison = this.get().poison.clone();
+        Request { responder: this.clone().unbind(), turn, head_sent: AtomicBool::new(false), poison }
     }
 
     fn raised(&self) -> PyResult<()> {
@@ -218,6 +221,7 @@ impl Responder {
     }
 }
 
+guard_methods! {
 #[pymethods]
 impl Responder {
     #[new]
@@ -237,13 +241,13 @@ impl Responder {
         let inner: Box<dyn Gate> = match worker {
             Some(worker) => match worker.cast::<Crew>() {
                 Ok(crew) => crew.get().gate(),
-                Err(_) => Box::new(Arc::<CoreWorker>::clone(&worker.extract::<PyRef<'_, Worker>>()?.0)),
+                Err(_) => Box::new(Arc::<CoreWorker>::clone(&worker.extract::<PyRef<'_, Worker>>()?.worker)),
             },
             None => Box::new(NoGate),
         };
         let gate = PythonGate { inner, wishes: wishes.clone(), rested: AtomicBool::new(false) };
         let core = CoreResponder::borrowed(fd, made, Box::new(gate)).map_err(|e| fault(py, &e))?;
-        Ok(Responder { core: Mutex::new(core), wishes, turn: AtomicU64::new(0), known: Mutex::default() })
+        Ok(Responder { core: Mutex::new(core), wishes, turn: AtomicU64::new(0), known: Mutex::default(), poison: Poison::default() })
     }
 
     /// A UsageError if an option is wrong.
@@ -307,6 +311,7 @@ impl Responder {
         Ok(self.core.try_lock().map_err(|_| Responder::busy(py))?.stats().requests)
     }
 }
+}
 
 /// Bytes as PEP 3333 has them in strings: each byte is the code point of its number.
 fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
@@ -322,6 +327,8 @@ pub struct Request {
     responder: Py<Responder>,
     turn: u64,
     head_sent: AtomicBool,
+    /// The responder's: it is the same object that broke.
+    poison: Poison,
 }
 
 impl Request {
@@ -347,6 +354,7 @@ fn wanted(size: Option<i64>) -> Option<usize> {
 /// One reading of a body: what a piece of a request is at most.
 const PIECE: usize = 64 * 1024;
 
+guard_methods! {
 #[pymethods]
 impl Request {
     /// "responder", "authorizer" or "filter".
@@ -467,8 +475,9 @@ impl Request {
 
     /// The body as a binary file.
     fn input(this: &Bound<'_, Self>) -> Input {
-        Input { request: this.clone().unbind(), held: Mutex::default() }
+        Input { request: this.clone().unbind(), held: Mutex::default(), poison: this.get().poison.clone() }
     }
+}
 }
 
 fn latin1_bytes(text: &Bound<'_, PyString>, into: &mut Vec<u8>) -> PyResult<()> {
@@ -536,6 +545,7 @@ pub struct Input {
     request: Py<Request>,
     /// Read ahead for readline, and where it begins.
     held: Mutex<(Vec<u8>, usize)>,
+    poison: Poison,
 }
 
 impl Input {
@@ -556,6 +566,7 @@ impl Input {
     }
 }
 
+guard_methods! {
 #[pymethods]
 impl Input {
     #[pyo3(signature = (size=None))]
@@ -624,6 +635,7 @@ impl Input {
         Ok((!line.as_bytes().is_empty()).then_some(line))
     }
 }
+}
 
 /// Whether a descriptor is a listening socket, as web servers and spawners hand it over.
 #[pyfunction]
@@ -634,5 +646,6 @@ pub fn is_listening(fd: i32) -> bool {
 /// An address of the one grammar in its canonical text; a UsageError says what is wrong with it.
 #[pyfunction]
 pub fn parse_address(py: Python<'_>, text: &str) -> PyResult<String> {
-    Address::parse(text).map(|address| address.to_string()).map_err(|e| raise(py, e.code(), &e.to_string()))
+    let parsed = || Address::parse(text).map(|address| address.to_string());
+    guarded(None, "parse_address", || parsed().map_err(|e| raise(py, e.code(), &e.to_string())))
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 import fcgi
 import pytest
 import web
-from process import Process, children, wait_until
+from process import Process, children, free_port, wait_until
 
 pytest.importorskip("django")
 
@@ -116,7 +116,7 @@ def runfcgi(project, *arguments, workers=1, debug="0"):
     return made()
 
 
-NGINX_STATIC = "client_max_body_size 200m; }} location /static/ {{ alias {folder}/static/;"
+NGINX_STATIC = "client_max_body_size 200m; }} location /static/ {{ alias {folder}/static/; include /etc/nginx/mime.types;"
 
 
 def test_admin_login_static_upload_and_streaming_through_nginx(project, folder):
@@ -157,6 +157,131 @@ def test_admin_login_and_upload_through_apache(project, folder):
             connection.request("POST", "/upload", body, {"Content-Type": kind})
             assert connection.getresponse().read().decode() == f"{len(large)} {hashlib.sha256(large).hexdigest()}"
             connection.close()
+
+
+def readme(after):
+    """The indented block behind these words of the README."""
+    text = (Path(__file__).parents[1] / "README.md").read_text().partition(after)[2].partition("\n\n")[2]
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("    "):
+            break
+        lines.append(line[4:])
+    return "\n".join(lines) + "\n"
+
+
+def test_the_daemontools_run_file_and_the_lighttpd_line_of_the_readme(project, folder):
+    # As written, but for the two places.
+    def here(text):
+        assert "/run/site.sock" in text
+        return text.replace("/srv/site", str(project)).replace("/run/site.sock", f"{folder}/site.sock")
+
+    service = Path(folder, "service")
+    service.mkdir()
+    (service / "run").write_text(here(readme("`/service/site/run`")))
+    (service / "run").chmod(0o755)
+    os.chmod(folder, 0o755)
+    port = free_port()
+    # Everything but our line is what Debian's lighttpd has: it does not stay root.
+    Path(folder, "lighttpd.conf").write_text(
+        f'server.modules = ("mod_fastcgi")\nserver.document-root = "{folder}"\nserver.bind = "127.0.0.1"\nserver.port = {port}\n'
+        'server.username = "www-data"\nserver.groupname = "www-data"\n' + here(readme("lighttpd:")))
+    Path(folder, "bin").mkdir()
+    # `python` is what the site's administrator has on the path.
+    Path(folder, "bin", "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    Path(folder, "bin", "python").chmod(0o755)
+    env = {"PATH": f"{folder}/bin:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1", "DEBUG": "0"}
+
+    def svc(flag):
+        subprocess.run([web.need("svc", "daemontools"), flag, str(service)], check=True, timeout=10)
+
+    def status():
+        return subprocess.run(["svstat", str(service)], capture_output=True, text=True, timeout=10).stdout
+
+    with Process([web.need("supervise", "daemontools"), str(service)], folder, name="supervise", env=env) as supervise, \
+            web.serve("lighttpd", folder, port, [web.need("lighttpd", "lighttpd"), "-D", "-f", f"{folder}/lighttpd.conf"]) as front:
+        def version():
+            answer = front.get("/hello", timeout=30.0)
+            return answer.body.decode() if answer.status == 200 else None
+
+        wait_until("up", lambda: supervise.output().count("ready after") >= 2, 40.0)
+        assert version() == "one", front.errors() + supervise.output()
+        login(front)
+        first = int(re.search(r"pid (\d+)", status()).group(1))
+        (project / "site1" / "views.py").write_text(VIEWS.replace('"one"', '"two"'))
+        svc("-h")
+        wait_until("new code", lambda: {version() for _ in range(4)} == {"two"}, 40.0)
+        assert f"pid {first})" in status()
+        # The report that began this: a killed process and a site that is down. The manager is started again by supervise.
+        os.kill(first, signal.SIGKILL)
+        wait_until("started again", lambda: "up (pid" in status() and f"pid {first})" not in status() and version() == "two", 40.0)
+        svc("-d")
+        wait_until("down", lambda: ": down" in status(), 30.0)
+        svc("-x")
+        assert supervise.wait(10) == 0
+
+
+def test_the_run_file_of_the_days_of_runfcgi_with_host_and_port(project, folder):
+    # An environment in somebody's home is not www-data's to use.
+    user = ["setuidgid", "www-data"]
+    can = subprocess.run([*user, sys.executable, "-c", "import fcgiguard"], cwd="/", capture_output=True, timeout=60).returncode == 0
+    port, front_port = free_port(), free_port()
+    os.chmod(folder, 0o755)
+    service = Path(folder, "service")
+    service.mkdir()
+    (service / "run").write_text(f"#!/bin/sh\nexec 2>&1\ncd {project}\nexec {' '.join(user) if can else ''} {sys.executable} manage.py runfcgi "
+                                 f"daemonize=false host=127.0.0.1 port={port}\n")
+    (service / "run").chmod(0o755)
+    Path(folder, "lighttpd.conf").write_text(
+        f'server.modules = ("mod_fastcgi")\nserver.document-root = "{folder}"\nserver.bind = "127.0.0.1"\nserver.port = {front_port}\n'
+        f'fastcgi.server = ("/" => (("host" => "127.0.0.1", "port" => {port}, "check-local" => "disable", '
+        '"fix-root-scriptname" => "enable")))\n')
+    with Process([web.need("supervise", "daemontools"), str(service)], folder, name="supervise",
+                 env={"PYTHONDONTWRITEBYTECODE": "1"}) as supervise, \
+            web.serve("lighttpd", folder, front_port, [web.need("lighttpd", "lighttpd"), "-D", "-f", f"{folder}/lighttpd.conf"]) as front:
+        wait_until("up", lambda: "ready after" in supervise.output(), 40.0)
+        answer = front.get("/hello", timeout=30.0)
+        assert (answer.status, answer.body) == (200, b"one"), front.errors() + supervise.output()
+        if can:
+            [manager] = children(supervise.pid)
+            import pwd
+            assert os.stat(f"/proc/{manager}").st_uid == pwd.getpwnam("www-data").pw_uid
+        subprocess.run(["svc", "-dx", str(service)], check=True, timeout=10)
+        assert supervise.wait(20) == 0
+
+
+def test_admin_login_in_a_browser(project, folder):
+    from browser import Browser
+    with runfcgi(project, "socket=s", "socket_mode=0666", "workers=2", workers=2) as site:
+        extra = NGINX_STATIC.format(folder=folder)
+        # A browser names the origin of a form with its port, which Debian's fastcgi_params leave out; only on unusual ports it matters.
+        with web.nginx(folder, site.address, {"HTTP_HOST": "$host:$server_port"}, extra) as front, Browser(folder) as browser:
+            browser.go(f"http://127.0.0.1:{front.port}/admin/")
+            browser.until("location.pathname == '/admin/login/'")
+            browser.run("""
+                document.querySelector("[name=username]").value = "root";
+                document.querySelector("[name=password]").value = "wrong";
+                document.querySelector("[type=submit]").click()
+            """)
+            browser.until("document.querySelector('.errornote') !== null")
+            browser.run("""
+                document.querySelector("[name=username]").value = "root";
+                document.querySelector("[name=password]").value = "secret";
+                document.querySelector("[type=submit]").click()
+            """)
+            browser.until("location.pathname == '/admin/' && document.title.startsWith('Site administration')")
+            # Style and script of the static files are at work: the page is not the bare text.
+            assert browser.run("getComputedStyle(document.querySelector('#header')).display") == "flex"
+            browser.go(f"http://127.0.0.1:{front.port}/admin/auth/user/add/")
+            browser.run("""
+                document.querySelector("[name=username]").value = "von-hand-ü";
+                document.querySelectorAll("[type=password]").forEach(field => field.value = "ein-langes-wort-7");
+                document.querySelector("[name=_save]").click()
+            """)
+            browser.until("document.querySelector('.success') !== null")
+            assert "von-hand-ü" in browser.run("document.body.innerText")
+            browser.run("document.querySelector('#logout-form button').click()")
+            browser.until("location.pathname == '/admin/logout/'")
 
 
 def multipart(content):

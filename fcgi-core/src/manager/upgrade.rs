@@ -284,6 +284,11 @@ impl Manager {
         self.image = Some(image);
     }
 
+    /// Whether the next [`Manager::step`] replaces the image, unless that fails: for hosts that have something to flush first.
+    pub fn change_over_is_due(&self) -> bool {
+        self.wants_change_over && !self.grouped && self.notices.is_empty()
+    }
+
     /// Everything that the next image needs of this pool. Nothing changes here.
     pub(super) fn hand_over(&self) -> PoolState {
         let child = |c: &Child| ChildState {
@@ -399,7 +404,7 @@ impl Manager {
 
     /// The change-over of a pool that is alone in its process, once what was to be told has been taken. Returns only on failure.
     pub(super) fn change_over(&mut self) {
-        if !self.wants_change_over || self.grouped || !self.notices.is_empty() || self.is_asked() {
+        if !self.change_over_is_due() || self.is_asked() {
             return;
         }
         self.wants_change_over = false;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import logging
 import os
 import sys
@@ -34,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
                       help="reload when a source file below DIR (default: here) has changed; for development")
     made.add_argument("--path", metavar="DIR", action="append", help="look for the application's module here too; may be repeated")
     made.add_argument("--config", metavar="FILE", help="TOML file with these options; flags win over it (Python 3.11 or newer)")
+    # JSON: what an upgrade executes in place of this command; `manage.py runfcgi` says it.
+    made.add_argument("--image", help=argparse.SUPPRESS)
     made.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"], help="default: info")
     pool = made.add_argument_group("options of the pool")
     for name, kind, default, text, many in option_table():
@@ -76,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.update(from_file(path))
     options.update({name: value for name, value in given.items() if value not in (None, False)})
     app = options.pop("app")
+    if image := options.pop("image", None):
+        options["image"] = json.loads(image)
     # Before anything is looked for: sockets and files of the options are relative to it, as the application's module is.
     if folder := options.pop("chdir", None):
         try:

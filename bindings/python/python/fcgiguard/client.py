@@ -197,7 +197,7 @@ class Client:
         return Response(self, self._turn, *native.head())
 
     @staticmethod
-    def _usual(script: object, method: str, query: str, body: object, content_type: str) -> dict[str, object]:
+    def _usual(script: str | os.PathLike[str] | None, method: str, query: str, body: object, content_type: str) -> dict[str, object]:
         name = "/" if script is None else "/" + os.path.basename(os.fspath(script))
         usual: dict[str, object] = {
             "GATEWAY_INTERFACE": "CGI/1.1",

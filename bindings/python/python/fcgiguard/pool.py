@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Iterator
 
+from . import upgrading
 from ._fcgiguard import NativePool, Worker
+from .errors import make
 
 log = logging.getLogger("fcgiguard")
 
@@ -42,13 +47,24 @@ class Pool:
             ...
     """
 
-    def __init__(self, **options: Any) -> None:
-        self._native = NativePool()
+    def __init__(self, *, image: Sequence[str | os.PathLike[str]] | None = None, **options: Any) -> None:
+        """`image`: program and arguments that an upgrade executes; the default is how this program was started. Empty: upgrades
+        are refused."""
+        self._pool = NativePool()
+        self._thread = threading.get_ident()
         self._worker: Worker | None = None
+        self._image = upgrading.this() if image is None else [os.fspath(word) for word in image]
         for name, value in options.items():
             for item in value if isinstance(value, (list, tuple)) else [value]:
                 if item is not None:
                     self._native.set(name, str(item).lower() if isinstance(item, bool) else str(item))
+
+    @property
+    def _native(self) -> NativePool:
+        # A manager's signals and children are one thread's; a fork keeps the thread's number.
+        if threading.get_ident() != self._thread:
+            raise make(-106, "wrong_state", "a pool belongs to the thread that made it")
+        return self._pool
 
     @property
     def exit_code(self) -> int:
@@ -66,16 +82,25 @@ class Pool:
 
     def open(self) -> None:
         """Checks everything and binds. On error nothing was started and nothing is bound."""
+        if self._image:
+            self._native.set_image(upgrading.from_here(self._image))
         self._native.open()
 
     def step(self, timeout: float | None = None) -> int:
         """One round of the loop, for programs with a loop of their own."""
+        if self._native.upgrade_is_due:
+            self.on_upgrade()
         return self._native.step(-1 if timeout is None else int(timeout * 1000))
 
     def on_event(self, event: Event) -> None:
         """Told of everything that happens; logs it. Override for more."""
         who = f"[{event.pid}]" if event.pid else ""
         log.log(_LEVELS.get(event.level, logging.INFO), "%s%s: %s", event.pool, who, event.text)
+
+    def on_upgrade(self) -> None:
+        """Called right before this process's image is replaced: what is in memory only is lost then (atexit functions do not run).
+        Flushes the log's handlers and every open file; override for more."""
+        upgrading.flush()
 
     def on_round(self) -> None:
         """Called in the manager after each round of its loop, at least once a second. Does nothing; override."""
@@ -93,6 +118,12 @@ class Pool:
         """Another number of workers."""
         self._native.scale(workers)
 
+    def upgrade(self) -> None:
+        """Replaces this program by a new image of itself, in the same process and with the same sockets, after a dry run up to
+        `open`; its workers are replaced like in a reload. Where the dry run fails, an event says why and all stays as it is. A later
+        step carries it out, and does not return then."""
+        self._native.upgrade()
+
     def stop(self) -> None:
         """Ends the pool after the requests in flight."""
         self._native.stop()
@@ -101,10 +132,11 @@ class Pool:
         """Runs the pool: returns a Worker in each worker, and None in the manager when the pool has ended.
 
         Python's own signal handlers are used for as long as it runs, and given back: TERM and INT end after the requests in
-        flight, QUIT at once, HUP replaces the workers, TTIN and TTOU change their number.
+        flight, QUIT at once, HUP replaces the workers, USR2 the manager too, TTIN and TTOU change their number.
         """
         self.open()
         pending: list[int] = []
+        first = True
         names = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU")
         former = {}
         for name in names:
@@ -113,7 +145,14 @@ class Pool:
         is_worker = False
         try:
             while True:
-                step = self.step(0 if pending else 1.0)
+                if self._native.upgrade_is_due:
+                    step = self._change_over(former, pending)
+                else:
+                    step = self.step(0 if pending else 1.0)
+                if first and upgrading.resumed():
+                    # They came blocked from the former image: whatever arrived meanwhile is heard now.
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, former)
+                first = False
                 if step == _WORKER:
                     is_worker = True
                     break
@@ -136,6 +175,18 @@ class Pool:
             signal.signal(number, signal.SIG_DFL)
         self._leaving = False
         return self._worker
+
+    def _change_over(self, numbers: Iterable[int], pending: list[int]) -> int:
+        """The step that replaces the image. A signal that Python has noted and not yet told its handler would be lost with it."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        try:
+            # Handlers of what came before have run by now.
+            while pending:
+                self._native.signal(pending.pop(0))
+            return self.step(0)
+        finally:
+            # Also in a worker that this step has forked.
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     _leaving = False
 

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from . import loading, wsgi
+from . import loading, upgrading, wsgi
 from ._fcgiguard import Crew, Request, Responder, Worker, is_listening
 from .autoreload import Watcher
 from .errors import Error, make
@@ -240,6 +240,13 @@ def serve(app: Any, *, preload: bool = False, asgi: bool = False, threads: int |
         pool.watcher = Watcher(autoreload)
         # A .pyc is believed by size and whole seconds, which is too coarse for someone who edits.
         sys.dont_write_bytecode = True
+    if upgrading.in_dry_run() and isinstance(app, str):
+        # What a new manager's workers could not load does not replace a manager whose workers serve.
+        try:
+            loading.load(app)
+        except Exception as error:
+            print(f"the application cannot be loaded: {loading.where(error)}", file=sys.stderr)
+            sys.exit(1)
     if preload and isinstance(app, str):
         app = loading.load(app)
         gc.collect()

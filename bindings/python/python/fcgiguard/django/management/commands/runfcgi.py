@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from fcgiguard.__main__ import add
 from fcgiguard._fcgiguard import option_table
+from fcgiguard import upgrading
 from fcgiguard.django import options as known
 from fcgiguard.serving import RESPONDER_OPTIONS
 
@@ -96,6 +98,8 @@ class Command(BaseCommand):
             for item in value if isinstance(value, (list, tuple)) else [value]:
                 text = str(item).lower() if isinstance(item, bool) else str(item)
                 command.append(f"--{name.replace('_', '-')}={text}")
+        # An upgrade begins with manage.py, so that changed settings count.
+        command.append("--image=" + json.dumps(upgrading.this()))
         usual = self._usual_path()
         for folder in sys.path:
             # What manage.py's place and --pythonpath have put there.

@@ -70,6 +70,8 @@ sub start {
         # Close what the test holds: a worker must not inherit its sockets.
         POSIX::close($_) for 3 .. 63;
         $ENV{TEST_SOCKET} = $self->{port} ? ":$self->{port}" : $self->{path};
+        # The same program on the FCGI interface of this distribution: t/native.
+        $ENV{PERL5OPT} = '-MFCGI::Guard=:fcgi' if $ENV{TEST_NATIVE};
         $ENV{$_} = $self->{env}{$_} for keys %{ $self->{env} };
         my @command = $self->{command} ? @{ $self->{command} } : ('app.pl', @{ $self->{args} });
         my @limit = $self->{nofile} ? ('/bin/sh', '-c', "ulimit -n $self->{nofile}; exec \"\$@\"", 'sh') : ();

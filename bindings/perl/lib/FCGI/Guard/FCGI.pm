@@ -22,7 +22,7 @@ sub install {
     no strict 'refs';
     *{"FCGI::$_"} = \&$_ for qw(
         RequestX Request Accept Finish Flush LastCall Attach Detach GetHandles GetEnvironment IsFastCGI StartFilterData
-        OpenSocket CloseSocket FAIL_ACCEPT_ON_INTR DESTROY);
+        OpenSocket CloseSocket FAIL_ACCEPT_ON_INTR DESTROY _attach_worker _sockets);
     *{"FCGI::Stream::$_"} = \&{"FCGI::Guard::FCGI::Stream::$_"} for qw(
         TIEHANDLE PRINT PRINTF WRITE READ READLINE GETC EOF CLOSE FILENO BINMODE OPEN SEEK TELL DESTROY);
     # An object belongs to one interpreter; a cloned thread gets none.
@@ -63,6 +63,16 @@ sub _descriptor {
     return 0 if !defined $given;
     return $given if !ref $given && $given =~ /\A-?[0-9]+\z/;
     return fileno($given) // -1;
+}
+
+# Called in a worker of FCGI::Guard::ProcManager: from here on Accept uses the worker's own line and lifeline. `ask` is called with
+# "done" before the end of a request that nobody has counted, with "signal" after one in a wait, with "failed" and the reason, and
+# with "left"; its answer is whether to leave (for "failed": whether to try again).
+sub _attach_worker {
+    my ($worker, $pool, $ask, $counts) = @_;
+    return 0 if !$ask;
+    _manage($worker, $ask, $counts);
+    return 1;
 }
 
 # Sockets that OpenSocket made: a handle closes its descriptor when it goes.

@@ -312,7 +312,12 @@ sub sig_sub {
     my $this = $active or return;
     my $guard = $this->_guard;
     if ($guard->{worker_pid}) {
-        return $this->sig_handler($name) if $guard->{worker_pid} == $$;
+        if ($guard->{worker_pid} == $$) {
+            $this->sig_handler($name);
+            # The responder is told at once, so that it ends its connection together with the answer in hand.
+            FCGI::Guard::FCGI::_leave() if $guard->{native} && FCGI::Guard::ProcManager::Accept::should_leave();
+            return;
+        }
     }
     elsif ($$ == $this->{MANAGER_PID}) {
         push @{ $guard->{signals} }, $name;
@@ -465,7 +470,8 @@ sub pm_pre_dispatch {
     my ($this) = self_or_default(@_);
     my $guard = $this->_guard;
     $guard->{busy} = $guard->{open} = $guard->{dispatched} = 1;
-    $guard->{worker}->pre_dispatch if $guard->{worker};
+    # The library's own responder has said it at its accept.
+    $guard->{worker}->pre_dispatch if $guard->{worker} && !$guard->{native};
     return;
 }
 
@@ -474,7 +480,14 @@ sub pm_post_dispatch {
     my $why = $this->_request_done;
     return if !defined $why;
     my $guard = $this->_guard;
-    if (!$guard->{foreign_loop} && $guard->{worker}) {
+    if ($guard->{native}) {
+        # As below: what has come meanwhile is served first.
+        if (FCGI::Guard::FCGI::_wind_up()) {
+            $guard->{leave} = $why;
+            return;
+        }
+    }
+    elsif (!$guard->{foreign_loop} && $guard->{worker}) {
         FCGI::Guard::ProcManager::Accept::last_words();
         # A peer that keeps the connection may be writing its next request: the next accept looks, and ends the loop.
         if (FCGI::Guard::ProcManager::Accept::is_kept()) {
@@ -491,22 +504,24 @@ sub _request_done {
     my ($this) = @_;
     my $guard  = $this->_guard;
     my $worker = $guard->{worker};
-    my $go     = $worker ? $worker->post_dispatch : 1;
+    my $go     = !$worker ? 1 : $guard->{native} ? !$worker->is_leaving : $worker->post_dispatch;
     $guard->{busy} = 0;
     my $over = $this->_count;
     for my $name (qw(TERM HUP INT)) {
         return "safe exit after SIG$name" if $this->{SIG_RECEIVED}{$name};
     }
     if ($worker && getppid() != $this->{MANAGER_PID}) { return 'safe exit: manager has died' }
-    return 'safe exit after SIGTERM' if !$go;
-    return $over;
+    return $over if $go || defined $over;
+    return 'safe exit after SIGTERM';
 }
 
 # Counts the request that has ended, once; why it was this worker's last, or undef.
 sub _count {
     my ($this) = @_;
     my $guard = $this->_guard;
-    return $guard->{over} if !delete $guard->{open};
+    my $open = delete $guard->{open};
+    $open = FCGI::Guard::FCGI::_counted() if $guard->{native};
+    return $guard->{over} if !$open;
     $guard->{served}++;
     $guard->{over} = $this->_limit_reached if !defined $guard->{over};
     return $guard->{over};
@@ -519,6 +534,12 @@ sub _limit_reached {
     my $max = $this->{max_requests} or return undef;    ## no critic (explicit undef: called in list context too)
     my $limit = $max - int($max * $this->_spread);
     return $guard->{served} >= $limit ? "safe exit after max_requests ($guard->{served})" : undef;
+}
+
+# Whether it has to be asked after each request.
+sub _counts_itself {
+    my ($this) = @_;
+    return $this->{max_requests} || $this->can('_limit_reached') != \&_limit_reached ? 1 : 0;
 }
 
 # This worker's part of `jitter`, 0 to 1, drawn once. Few requests are taken as they are: somebody means them.

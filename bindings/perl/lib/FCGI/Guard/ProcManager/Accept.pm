@@ -54,19 +54,39 @@ sub attach {
     my ($manager, $its) = @_;
     ($pm, $guard) = ($manager, $its);
     my $worker = $its->{worker};
-    # A responder of the library's own looks after its worker itself.
+    no warnings qw(redefine prototype);
+    if (!$open_socket) {
+        $open_socket = \&FCGI::OpenSocket;
+        *FCGI::OpenSocket = \&open_socket;
+    }
+    # The library's own responder looks after its worker itself.
     if (my $own = FCGI->can('_attach_worker')) {
-        return if $own->($worker, $its->{pool});
+        return if $guard->{native} = $own->($worker, $its->{pool}, \&native_word, $manager->_counts_itself);
     }
     return if $accept;
     FCGI::Guard::ProcManager::Sockets::watch_requests();
-    ($accept, $finish, $open_socket) = (\&FCGI::Accept, \&FCGI::Finish, \&FCGI::OpenSocket);
+    ($accept, $finish) = (\&FCGI::Accept, \&FCGI::Finish);
     $lifeline = $worker->lifeline_fd;
-    no warnings qw(redefine prototype);
-    *FCGI::Accept     = \&next_request;
-    *FCGI::Finish     = \&finish;
-    *FCGI::OpenSocket = \&open_socket;
+    *FCGI::Accept = \&next_request;
+    *FCGI::Finish = \&finish;
     return;
+}
+
+# What the library's own responder asks: see FCGI::Guard::FCGI.
+sub native_word {
+    my ($what, $text) = @_;
+    if ($what eq 'done') {
+        my $why = $pm->_request_done;
+        $guard->{leave} = $why if defined $why;
+        return defined $why;
+    }
+    return should_leave() if $what eq 'signal';
+    if ($what eq 'failed') {
+        my ($errno) = $text =~ /os error (\d+)/;
+        return accept_failed($errno, $text);
+    }
+    $guard->{leave} //= asked();
+    return leave();
 }
 
 # The manager has opened it already: every worker gets the one socket.
@@ -170,14 +190,14 @@ sub wait_for {
 
 # An accept that failed for a reason of its own: counted, and told. False: hand it to the program, as FCGI.pm does.
 sub accept_failed {
-    my ($errno) = @_;
+    my ($errno, $text) = @_;
     my $limit = $pm->{accept_errors} or return 0;
-    my $text = do { local $! = $errno; "$!" };
+    $text = do { local $! = $errno; "$!" } if $errno;
     my $count = ++$guard->{errors};
     $pm->pm_notify("accept failed ($text), $count of $limit");
     $pm->pm_abort("$count accepts in a row failed: $text", 1) if $count >= $limit;
     # Whatever is missing (descriptors, memory) does not come back at once.
-    wait_for($lifeline, 0.05 * $count);
+    select undef, undef, undef, 0.05 * $count;
     return 1;
 }
 

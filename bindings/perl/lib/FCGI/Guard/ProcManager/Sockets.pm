@@ -72,7 +72,8 @@ sub fds { @{ $_[0]{fds} || [] } }
 sub listening {
     my ($class) = @_;
     my %seen;
-    my @known = grep { is_listening($_) && !$seen{$_}++ } sort { $a <=> $b } values %socket_of;
+    my @made = FCGI->can('_sockets') ? FCGI->can('_sockets')->() : values %socket_of;
+    my @known = grep { is_listening($_) && !$seen{$_}++ } sort { $a <=> $b } @made;
     return @known if @known;
     return (0) if is_listening(0);
     opendir my $dir, '/proc/self/fd' or return grep { is_listening($_) } 3 .. 255;
@@ -112,7 +113,8 @@ sub socket_of { $socket_of{ Scalar::Util::refaddr($_[1]) } }
 my $watching;
 
 sub watch_requests {
-    return if $watching || !defined &FCGI::Request;
+    # The library's own interface knows its requests itself.
+    return if $watching || !defined &FCGI::Request || FCGI->can('_sockets');
     $watching = 1;
     my $made = \&FCGI::Request;
     no warnings qw(redefine prototype once);

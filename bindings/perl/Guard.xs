@@ -1,6 +1,9 @@
 /* FCGI::Guard: the C ABI of libfcgiguard in Perl's terms. Each package here is one handle; methods that can fail
  * croak with an FCGI::Guard::Error object {code, name, message}, made in one place (throw). */
 #define PERL_NO_GET_CONTEXT
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* ppoll */
+#endif
 #include "EXTERN.h"
 #include "perl.h"
 #include "XSUB.h"
@@ -18,6 +21,7 @@ typedef guard_loop *FCGI__Guard__Responder;
 typedef guard_request *FCGI__Guard__Request;
 
 #include "compat.h"
+#include "managed.h"
 typedef compat_request *FCGI;
 typedef compat_stream *FCGI__Stream;
 
@@ -510,3 +514,5 @@ trace_DESTROY(trace)
 INCLUDE: Responder.xs
 
 INCLUDE: Compat.xs
+
+INCLUDE: Managed.xs

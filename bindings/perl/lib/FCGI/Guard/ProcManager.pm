@@ -507,8 +507,10 @@ sub _request_done {
     my $go     = !$worker ? 1 : $guard->{native} ? !$worker->is_leaving : $worker->post_dispatch;
     $guard->{busy} = 0;
     my $over = $this->_count;
-    for my $name (qw(TERM HUP INT)) {
-        return "safe exit after SIG$name" if $this->{SIG_RECEIVED}{$name};
+    if (my $received = $this->{SIG_RECEIVED}) {
+        for my $name (qw(TERM HUP INT)) {
+            return "safe exit after SIG$name" if $received->{$name};
+        }
     }
     if ($worker && getppid() != $this->{MANAGER_PID}) { return 'safe exit: manager has died' }
     return $over if $go || defined $over;

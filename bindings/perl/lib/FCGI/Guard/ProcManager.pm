@@ -108,8 +108,6 @@ sub _pool_options {
     my %known = map { $_ => 1 } FCGI::Guard::option_names();
     my %option = map { $_ => $this->{$_} } grep { $known{$_} && defined $this->{$_} } keys %$this;
     $option{ $SAME_AS{$_} } = $this->{$_} for grep { exists $this->{$_} } keys %SAME_AS;
-    # A worker counts its requests itself, to the last one; the manager only sees samples.
-    delete $option{max_requests};
     $option{stop_timeout} = FOR_EVER if !defined $option{stop_timeout};
     $option{name} = $this->{pm_title} if !defined $option{name} && defined $this->{pm_title};
     return %option;
@@ -128,6 +126,9 @@ sub _open_pool {
     $option{listen} = $sockets->addresses;
     $option{$_} //= $sockets->option->{$_} for keys %{ $sockets->option };
     $guard->{workers} = $option{workers};
+    # The pool counts, and has the replacement ready before it asks a worker to leave.
+    $guard->{pool_max} = $option{max_requests};
+    $option{jitter} //= 0 if ($option{max_requests} || 0) <= 10;
     $option{workers} = 1 if $this->start_delay && ($option{sizing} // 'static') eq 'static';
     my $pool = FCGI::Guard::Pool->new(%option, log => 0);
     $pool->open;
@@ -467,8 +468,8 @@ sub fatal {
 }
 
 sub pm_pre_dispatch {
-    my ($this) = self_or_default(@_);
-    my $guard = $this->_guard;
+    my ($this) = ref $_[0] ? @_ : self_or_default(@_);
+    my $guard = $this->{_guard} || $this->_guard;
     $guard->{busy} = $guard->{open} = $guard->{dispatched} = 1;
     # The library's own responder has said it at its accept.
     $guard->{worker}->pre_dispatch if $guard->{worker} && !$guard->{native};
@@ -476,7 +477,7 @@ sub pm_pre_dispatch {
 }
 
 sub pm_post_dispatch {
-    my ($this) = self_or_default(@_);
+    my ($this) = ref $_[0] ? @_ : self_or_default(@_);
     my $why = $this->_request_done;
     return if !defined $why;
     my $guard = $this->_guard;
@@ -502,7 +503,7 @@ sub pm_post_dispatch {
 # The request is over. Returns why this worker should leave now, undef to go on.
 sub _request_done {
     my ($this) = @_;
-    my $guard  = $this->_guard;
+    my $guard  = $this->{_guard} || $this->_guard;
     my $worker = $guard->{worker};
     my $go     = !$worker ? 1 : $guard->{native} ? !$worker->is_leaving : $worker->post_dispatch;
     $guard->{busy} = 0;
@@ -514,7 +515,7 @@ sub _request_done {
     }
     if ($worker && getppid() != $this->{MANAGER_PID}) { return 'safe exit: manager has died' }
     return $over if $go || defined $over;
-    return 'safe exit after SIGTERM';
+    return $this->_why_asked;
 }
 
 # Counts the request that has ended, once; why it was this worker's last, or undef.
@@ -529,11 +530,23 @@ sub _count {
     return $guard->{over};
 }
 
-# Why this worker has served enough, or undef. Called once after each request, also by subclasses.
+# The manager has asked this worker to leave. Its word has no reason with it; when the pool's limit is near, that is it.
+sub _why_asked {
+    my ($this) = @_;
+    my $guard = $this->_guard;
+    my ($max, $served) = ($guard->{pool_max}, $guard->{served});
+    return 'safe exit after SIGTERM' if !$max || !$served;
+    my $jitter = $max <= 10 ? 0 : $this->{jitter} // 10;
+    return $served >= int($max * (1 - $jitter / 100)) ? "safe exit after max_requests ($served)" : 'safe exit after SIGTERM';
+}
+
+# Why this worker has served enough, or undef. Called once after each request, also by subclasses. The pool's own limit is not
+# looked at here; one that was set or changed in the worker is.
 sub _limit_reached {
     my ($this) = @_;
     my $guard = $this->_guard;
     my $max = $this->{max_requests} or return undef;    ## no critic (explicit undef: called in list context too)
+    return undef if $guard->{pool_max} && $guard->{pool_max} == $max;    ## no critic
     my $limit = $max - int($max * $this->_spread);
     return $guard->{served} >= $limit ? "safe exit after max_requests ($guard->{served})" : undef;
 }
@@ -541,7 +554,8 @@ sub _limit_reached {
 # Whether it has to be asked after each request.
 sub _counts_itself {
     my ($this) = @_;
-    return $this->{max_requests} || $this->can('_limit_reached') != \&_limit_reached ? 1 : 0;
+    return 1 if ($this->{max_requests} || 0) != ($this->_guard->{pool_max} || 0);
+    return $this->can('_limit_reached') != \&_limit_reached ? 1 : 0;
 }
 
 # This worker's part of `jitter`, 0 to 1, drawn once. Few requests are taken as they are: somebody means them.

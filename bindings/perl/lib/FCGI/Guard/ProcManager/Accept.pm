@@ -158,12 +158,14 @@ sub should_leave {
     return defined $guard->{leave};
 }
 
-sub asked { getppid() == $pm->{MANAGER_PID} ? 'safe exit after SIGTERM' : 'safe exit: manager has died' }
+sub asked { getppid() == $pm->{MANAGER_PID} ? $pm->_why_asked : 'safe exit: manager has died' }
 
 # Accept fails, as it does when it is interrupted, and the program's loop ends in its own way. A loop that does not look at
 # the answer ends here.
 sub leave {
-    $pm->pm_exit($guard->{leave}) if $guard->{told}++ >= 2;
+    my $told = $guard->{told}++;
+    $pm->pm_notify($guard->{leave}) if !$told;
+    $pm->pm_exit if $told >= 2;
     $! = Errno::EINTR();
     return -1;
 }

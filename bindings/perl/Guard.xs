@@ -101,6 +101,15 @@ check_address(address)
   CODE:
     CALL(code, fcgiguard_address_check(address, error));
 
+int
+listen_at(address, backlog = 0)
+    const char *address
+    U32 backlog
+  CODE:
+    CALL(RETVAL, fcgiguard_listen(address, backlog, error));
+  OUTPUT:
+    RETVAL
+
 MODULE = FCGI::Guard  PACKAGE = FCGI::Guard::Probe  PREFIX = probe_
 
 FCGI::Guard::Probe
@@ -224,6 +233,28 @@ pool_add_listener(pool, fd)
     int32_t code;
   CODE:
     CALL(code, fcgiguard_pool_add_listener(pool, fd, error));
+
+void
+pool_set_image(pool, ...)
+    FCGI::Guard::Pool pool
+  PREINIT:
+    int32_t code;
+    const char **argv;
+    int at;
+  CODE:
+    Newx(argv, items, const char *);
+    SAVEFREEPV(argv);
+    for (at = 1; at < items; at++) argv[at - 1] = SvPV_nolen_const(ST(at));
+    argv[items - 1] = NULL;
+    CALL(code, fcgiguard_pool_set_image(pool, argv, error));
+
+void
+pool_upgrade(pool)
+    FCGI::Guard::Pool pool
+  PREINIT:
+    int32_t code;
+  CODE:
+    CALL(code, fcgiguard_pool_upgrade(pool, error));
 
 void
 pool_open(pool)

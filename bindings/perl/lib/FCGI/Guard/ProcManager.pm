@@ -8,6 +8,8 @@ use Carp         ();
 use POSIX        ();
 use Scalar::Util ();
 use Time::HiRes  ();
+# Early: to see the sockets that the program opens, and how it was started.
+use FCGI::Guard::ProcManager::Sockets;
 
 our $VERSION = '0.001000';
 
@@ -117,7 +119,6 @@ sub _open_pool {
     my ($this) = @_;
     require FCGI::Guard;
     require FCGI::Guard::Pool;
-    require FCGI::Guard::ProcManager::Sockets;
     # For the workers, but loaded once.
     require FCGI::Guard::ProcManager::Accept;
     my $guard   = $this->_guard;
@@ -130,6 +131,7 @@ sub _open_pool {
     $guard->{pool_max} = $option{max_requests};
     $option{jitter} //= 0 if ($option{max_requests} || 0) <= 10;
     $option{workers} = 1 if $this->start_delay && ($option{sizing} // 'static') eq 'static';
+    $option{image} = $this->{image} // ($sockets->survives_upgrade ? [FCGI::Guard::Image->command] : 0);
     my $pool = FCGI::Guard::Pool->new(%option, log => 0);
     $pool->open;
     $sockets->opened($pool);
@@ -763,6 +765,12 @@ A worker leaves (exit code 1) after so many failed accepts in a row. Without it 
 =item fd
 
 The number of the listening socket.
+
+=item image
+
+How the program is started again for an upgrade (USR2): an array reference, or 0 to refuse. The default is its own command line,
+unless it has become another process since (C<--daemonize>), or opened its socket by other means than C<FCGI::OpenSocket>, C<listen> or
+descriptor 0, where a new image could not get it back. See L<FCGI::Guard::Manual>.
 
 =item cooperate
 

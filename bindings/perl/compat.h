@@ -280,7 +280,7 @@ static int32_t managed_accept(pTHX_ compat_request *request)
     for (;;) {
         if (loop->leave) return 0;
         found = compat_open(request);
-        if (found == 0) return INVALID_ARGUMENT;
+        if (found == 0) return 0;
         if (found > 0) found = loop_accept(aTHX_ loop, FALSE);
         if (found == 1) {
             managed.open = TRUE;

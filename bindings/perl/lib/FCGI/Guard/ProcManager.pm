@@ -784,6 +784,10 @@ Each is a method, and a class method or exported function of a default object wh
 
 =over
 
+=item new({ key => value, ... })
+
+Keys that nobody knows are kept, for subclasses.
+
 =item pm_manage * ([key => value, ...])
 
 Returns 1 in each worker. Never returns in the manager.

@@ -42,8 +42,15 @@ FCGI::Guard::ProcManager::MaxRequests - workers that are replaced after a number
 
 =head1 DESCRIPTION
 
-L<FCGI::Guard::ProcManager> with its C<max_requests> also taken from the environment variable C<PM_MAX_REQUESTS>. The
-accessor C<max_requests> reads and sets it, in a worker too.
+L<FCGI::Guard::ProcManager> with its C<max_requests> also taken from the environment variable C<PM_MAX_REQUESTS>.
+
+=over
+
+=item max_requests
+
+Reads and sets it, in a worker too.
+
+=back
 
 =head1 DIFFERENCES FROM FCGI::ProcManager::MaxRequests
 

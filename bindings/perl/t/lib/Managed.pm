@@ -142,6 +142,14 @@ sub answer_of {
         vec(my $bits = '', fileno $c, 1) = 1;
         select(my $ready = $bits, undef, undef, 1) > 0 or next;
         sysread $c, $all, 8192, length $all or last;
+        # END_REQUEST is the end; a child of the worker may hold the connection open for longer.
+        my ($at, $ended) = (0, 0);
+        while (length($all) - $at >= 8) {
+            my (undef, $type, undef, $length, $padding) = unpack 'CCnnC', substr $all, $at, 8;
+            $at += 8 + $length + $padding;
+            $ended = 1 if $type == 3 && $at <= length $all;
+        }
+        last if $ended;
     }
     # libfcgi waits up to 2 s for its peer to close.
     close $c;

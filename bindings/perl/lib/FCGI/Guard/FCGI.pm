@@ -237,7 +237,11 @@ Values of params may contain any byte, also NUL.
 
 =item *
 
-A program under C<fcgiguard run> takes part in its manager's reloads.
+A program under C<fcgiguard run> takes part in its manager's reloads, and one under L<FCGI::Guard::ProcManager> in its own.
+
+=item *
+
+After an upgrade (L<FCGI::Guard::Manual>) C<OpenSocket> gives the socket that the former image had at this place.
 
 =back
 

@@ -878,14 +878,23 @@ C<pm_abort> honours its status.
 
 =item *
 
-C<max_requests> is known to this class already. See L<FCGI::Guard::ProcManager::MaxRequests> for its spread.
+C<max_requests> is known to this class already. The replacement is started first; see L<FCGI::Guard::ProcManager::MaxRequests>.
+
+=item *
+
+USR2 is an upgrade: what the program has loaded before C<pm_manage> is loaded anew. See L<FCGI::Guard::Manual>.
+
+=item *
+
+A worker that leaves in its C<Accept> says C<safe exit ...> there; the program's loop then ends as usual.
 
 =back
 
 =head1 LIMITS
 
 The wait for a connection is ours, by standing in front of C<FCGI::Accept> and C<FCGI::Finish> in the workers; FCGI.pm itself is
-unchanged and parses. A program that accepts by other means gets the manager's word as SIGIO, which interrupts a
+unchanged and parses. With C<:fcgi> (L<FCGI::Guard::FCGI>) the library's responder waits and parses itself, at less than half the CPU
+of FCGI::ProcManager on FCGI.pm; C<Accept> does not end there by a signal that does not ask the worker to leave. A program that accepts by other means gets the manager's word as SIGIO, which interrupts a
 blocking accept; there a request between accept and C<pm_pre_dispatch> can be lost, and a worker that has never
 called C<pm_pre_dispatch> leaves only if its loop ends on EINTR, else it is killed at C<die_timeout>. FCGI.pm has to be loaded
 before C<pm_manage>.
@@ -897,7 +906,7 @@ Options that prepare another process (C<user>, C<chroot>, C<rlimit_nofile>...) a
 
 =head1 SEE ALSO
 
-L<FCGI::Guard::Pool>, L<FCGI::Guard::ProcManager::Constrained>, L<FCGI::Guard::ProcManager::MaxRequests>,
+L<FCGI::Guard::Manual>, L<FCGI::Guard::Pool>, L<FCGI::Guard::ProcManager::Constrained>, L<FCGI::Guard::ProcManager::MaxRequests>,
 L<FCGI::Guard::ProcManager::MaxSize>, L<FCGI::Guard::ProcManager::Dynamic>, L<FCGI::Guard::ProcManager::Replace>
 
 =cut

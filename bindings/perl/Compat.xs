@@ -64,9 +64,9 @@ fcgi_Accept(request)
 void
 fcgi_Finish(request)
     FCGI request
-  PPCODE:
+  CODE:
+    if (managed.counts && request->accepted && is_managed()) count_request(aTHX);
     compat_finish(aTHX_ request);
-    XSRETURN_EMPTY;
 
 void
 fcgi_Flush(request)
@@ -136,6 +136,60 @@ fcgi_StartFilterData(request)
     }
   OUTPUT:
     RETVAL
+
+void
+fcgi__manage(worker, ask, counts)
+    SV *worker
+    SV *ask
+    bool counts
+  CODE:
+    if (!sv_derived_from(worker, "FCGI::Guard::Worker"))
+        throw_message(aTHX_ INVALID_ARGUMENT, "worker is not an FCGI::Guard::Worker");
+    SvREFCNT_dec(managed.holder);
+    SvREFCNT_dec(managed.ask);
+    managed.worker = INT2PTR(fcgiguard_worker *, SvIV(SvRV(worker)));
+    managed.holder = newSVsv(worker);
+    managed.ask = newSVsv(ask);
+    managed.fork = fork_count;
+    managed.open = FALSE;
+    managed.counts = counts;
+#ifdef MULTIPLICITY
+    managed.interpreter = (void *)aTHX;
+#endif
+
+bool
+fcgi__counted()
+  CODE:
+    RETVAL = managed.open;
+    managed.open = FALSE;
+  OUTPUT:
+    RETVAL
+
+void
+fcgi__leave()
+  CODE:
+    fcgiguard_responder_leave_all();
+
+bool
+fcgi__wind_up()
+  CODE:
+    RETVAL = compat_wind_up(aTHX);
+  OUTPUT:
+    RETVAL
+
+void
+fcgi__sockets()
+  PREINIT:
+    compat_request *request;
+  PPCODE:
+    LOCK_REQUESTS;
+    for (request = all_requests; request; request = request->next) {
+#ifdef MULTIPLICITY
+        if (request->interpreter != (void *)aTHX) continue;
+#endif
+        mXPUSHi(request->socket);
+    }
+    UNLOCK_REQUESTS;
 
 void
 fcgi_DESTROY(request)

@@ -1,6 +1,9 @@
 /* FCGI::Guard: the C ABI of libfcgiguard in Perl's terms. Each package here is one handle; methods that can fail
  * croak with an FCGI::Guard::Error object {code, name, message}, made in one place (throw). */
 #define PERL_NO_GET_CONTEXT
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* ppoll */
+#endif
 #include "EXTERN.h"
 #include "perl.h"
 #include "XSUB.h"
@@ -18,6 +21,7 @@ typedef guard_loop *FCGI__Guard__Responder;
 typedef guard_request *FCGI__Guard__Request;
 
 #include "compat.h"
+#include "managed.h"
 typedef compat_request *FCGI;
 typedef compat_stream *FCGI__Stream;
 
@@ -96,6 +100,15 @@ check_address(address)
     int32_t code;
   CODE:
     CALL(code, fcgiguard_address_check(address, error));
+
+int
+listen_at(address, backlog = 0)
+    const char *address
+    U32 backlog
+  CODE:
+    CALL(RETVAL, fcgiguard_listen(address, backlog, error));
+  OUTPUT:
+    RETVAL
 
 MODULE = FCGI::Guard  PACKAGE = FCGI::Guard::Probe  PREFIX = probe_
 
@@ -220,6 +233,28 @@ pool_add_listener(pool, fd)
     int32_t code;
   CODE:
     CALL(code, fcgiguard_pool_add_listener(pool, fd, error));
+
+void
+pool_set_image(pool, ...)
+    FCGI::Guard::Pool pool
+  PREINIT:
+    int32_t code;
+    const char **argv;
+    int at;
+  CODE:
+    Newx(argv, items, const char *);
+    SAVEFREEPV(argv);
+    for (at = 1; at < items; at++) argv[at - 1] = SvPV_nolen_const(ST(at));
+    argv[items - 1] = NULL;
+    CALL(code, fcgiguard_pool_set_image(pool, argv, error));
+
+void
+pool_upgrade(pool)
+    FCGI::Guard::Pool pool
+  PREINIT:
+    int32_t code;
+  CODE:
+    CALL(code, fcgiguard_pool_upgrade(pool, error));
 
 void
 pool_open(pool)
@@ -510,3 +545,5 @@ trace_DESTROY(trace)
 INCLUDE: Responder.xs
 
 INCLUDE: Compat.xs
+
+INCLUDE: Managed.xs

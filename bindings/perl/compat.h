@@ -21,6 +21,7 @@ typedef struct compat_request {
     int socket;
     IV flags;
     bool accepted;
+    bool ahead;             /* found while the worker looked whether it may end; the next Accept takes it */
     bool cgi;               /* not FastCGI: one turn with the handles and environment as they are */
     int holders;            /* the FCGI object and its streams */
     struct compat_request *next;
@@ -158,12 +159,63 @@ static void compat_end(pTHX_ void *unused)
     }
 }
 
+/* The managed worker that this process is (FCGI::Guard::ProcManager): responders use its line and lifeline, and where its class
+ * has a say, `ask` is called with what happened. */
+static struct {
+    fcgiguard_worker *worker;
+    SV *holder;             /* keeps the worker alive */
+    SV *ask;
+    unsigned fork;
+    bool open;              /* a request was accepted and is not counted yet */
+    bool counts;            /* ask before the end of each request, whether it is the last */
+#ifdef MULTIPLICITY
+    void *interpreter;
+#endif
+} managed;
+
+static bool is_managed(void)
+{
+    return managed.worker && managed.fork == fork_count;
+}
+
+/* Asks the worker's class; FALSE where there is none, as in another thread. May die, and may end the process. */
+static bool ask_manager(pTHX_ const char *what, const char *text)
+{
+    dSP;
+    bool answer;
+    if (!is_managed()) return FALSE;
+#ifdef MULTIPLICITY
+    if (managed.interpreter != (void *)aTHX) return FALSE;
+#endif
+    ENTER;
+    SAVETMPS;
+    PUSHMARK(SP);
+    mXPUSHp(what, strlen(what));
+    mXPUSHp(text, strlen(text));
+    PUTBACK;
+    (void)call_sv(managed.ask, G_SCALAR);
+    SPAGAIN;
+    answer = cBOOL(SvTRUE(TOPs));
+    (void)POPs;
+    PUTBACK;
+    FREETMPS;
+    LEAVE;
+    return answer;
+}
+
+/* Before the end of a request that nobody has counted: what the class says makes this answer the last. */
+static void count_request(pTHX)
+{
+    if (managed.open && ask_manager(aTHX_ "done", "")) fcgiguard_responder_leave_all();
+}
+
 static volatile sig_atomic_t asked_to_leave = 0;
 
 static void on_leave(int signo)
 {
     PERL_UNUSED_VAR(signo);
     asked_to_leave = 1;
+    if (managed.worker) fcgiguard_responder_leave_all();
 }
 
 static void on_pipe(int signo)
@@ -196,39 +248,85 @@ static int32_t compat_open(compat_request *request)
     if (!fcgiguard_responder_is_fastcgi(request->socket)) return 0;
     loop->responder = fcgiguard_responder_new();
     loop->fork = fork_count;
-    loop->signalled = &asked_to_leave;
     take_signals();
+    if (is_managed()) return fcgiguard_responder_attach(loop->responder, request->socket, managed.worker, loop->error) + 1;
+    loop->signalled = &asked_to_leave;
     /* Descriptor 0 joins the manager that started this program. */
     return request->socket == 0 ? fcgiguard_responder_open(loop->responder, NULL, loop->error) + 1
                                 : fcgiguard_responder_attach(loop->responder, request->socket, NULL, loop->error) + 1;
 }
 
-/* 0, or -1: leave, or a signal came. */
-static int compat_accept(pTHX_ compat_request *request)
+/* A request was found: its params and streams are the program's now. */
+static void compat_begin(pTHX_ compat_request *request)
 {
     static const char *const roles[] = { "", "RESPONDER", "AUTHORIZER", "FILTER" };
     guard_loop *loop = request->loop;
-    int32_t found;
-    HV *env;
+    HV *env = (HV *)SvRV(request->env);
+    int32_t role = fcgiguard_request_role(loop->request);
+    loop_params(aTHX_ loop, env, env == GvHV(PL_envgv), roles[role >= 1 && role <= 3 ? role : 0]);
+    Zero(request->closed, STREAMS, bool);
+    SvCUR_set(request->held[OUT_STREAM], 0);
+    SvCUR_set(request->held[ERR_STREAM], 0);
+    request->accepted = TRUE;
+    compat_attach(aTHX_ request);
+}
 
+/* In a managed worker: as loop_accept, but it does not end by a signal that does not mean to leave, and not by a failure that the
+ * class bears. When it is to leave, what has come on kept connections is still served. */
+static int32_t managed_accept(pTHX_ compat_request *request)
+{
+    guard_loop *loop = request->loop;
+    int32_t found;
+    for (;;) {
+        if (loop->leave) return 0;
+        found = compat_open(request);
+        if (found == 0) return 0;
+        if (found > 0) found = loop_accept(aTHX_ loop, FALSE);
+        if (found == 1) {
+            managed.open = TRUE;
+            return 1;
+        }
+        if (found == 0) {
+            (void)ask_manager(aTHX_ "left", "");
+            return 2;
+        }
+        if (found == 2) {
+            if (ask_manager(aTHX_ "signal", "")) fcgiguard_responder_leave_all();
+        } else {
+            /* The message is copied by the call, and the next try writes another. */
+            if (!ask_manager(aTHX_ "failed", fcgiguard_error_message(loop->error))) return found;
+        }
+    }
+}
+
+/* 0, or -1: leave, or a signal came. */
+static int compat_accept(pTHX_ compat_request *request)
+{
+    guard_loop *loop = request->loop;
+    int32_t found;
+
+    if (managed.open && is_managed()) count_request(aTHX);
     compat_finish(aTHX_ request);
-    if (loop->leave || asked_to_leave) return -1;
-    found = compat_open(request);
-    if (found == 0) {
-        if (request->cgi || request->socket != 0) return -1;
-        request->cgi = TRUE;
+    if (request->ahead && !is_inherited(loop)) {
+        request->ahead = FALSE;
+        managed.open = TRUE;
+        compat_begin(aTHX_ request);
         return 0;
     }
-    if (found > 0) found = loop_accept(aTHX_ loop, !(request->flags & FAIL_ON_SIGNAL));
+    if (is_managed() && (request->socket != 0 || fcgiguard_responder_is_fastcgi(0))) {
+        found = managed_accept(aTHX_ request);
+    } else {
+        if (loop->leave || asked_to_leave) return -1;
+        found = compat_open(request);
+        if (found == 0) {
+            if (request->cgi || request->socket != 0) return -1;
+            request->cgi = TRUE;
+            return 0;
+        }
+        if (found > 0) found = loop_accept(aTHX_ loop, !(request->flags & FAIL_ON_SIGNAL));
+    }
     if (found == 1) {
-        env = (HV *)SvRV(request->env);
-        found = fcgiguard_request_role(loop->request);
-        loop_params(aTHX_ loop, env, env == GvHV(PL_envgv), roles[found >= 1 && found <= 3 ? found : 0]);
-        Zero(request->closed, STREAMS, bool);
-        SvCUR_set(request->held[OUT_STREAM], 0);
-        SvCUR_set(request->held[ERR_STREAM], 0);
-        request->accepted = TRUE;
-        compat_attach(aTHX_ request);
+        compat_begin(aTHX_ request);
         return 0;
     }
     if (found == 2) {
@@ -238,6 +336,36 @@ static int compat_accept(pTHX_ compat_request *request)
         warn("FCGI: accept: %s\n", fcgiguard_error_message(loop->error));
     }
     return -1;
+}
+
+/* Every request of this worker ends. TRUE when something is left to serve: its connection brought the next one already, or is
+ * still being looked at. */
+static bool compat_wind_up(pTHX)
+{
+    compat_request *request, *next;
+    bool left = FALSE;
+    fcgiguard_responder_leave_all();
+    LOCK_REQUESTS;
+    request = all_requests;
+    UNLOCK_REQUESTS;
+    for (; request; request = next) {
+        guard_loop *loop = request->loop;
+        int32_t found;
+        next = request->next;
+#ifdef MULTIPLICITY
+        if (request->interpreter != (void *)aTHX) continue;
+#endif
+        compat_finish(aTHX_ request);
+        if (!loop->responder || is_inherited(loop)) continue;
+        if (!request->ahead) {
+            loop_forget(loop);
+            found = fcgiguard_responder_next(loop->responder, &loop->request, loop->error);
+            request->ahead = found == 1;
+            left |= found == 2;
+        }
+        left |= request->ahead;
+    }
+    return left;
 }
 
 /* The stream's loop while its request is in hand and the stream is not closed; else NULL. */

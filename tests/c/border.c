@@ -65,6 +65,7 @@ static const uint8_t *piece;
 static size_t len;
 static int32_t numbers[4];
 static int16_t shorts[4];
+static fcgiguard_param params[4];
 static const char *const argv_ok[] = {"/bin/true", NULL};
 static fcgiguard_request *out_request;
 static fcgiguard_report *out_report;

@@ -69,7 +69,7 @@ ANY_PROCESS = {"fcgiguard_pool_listener", "fcgiguard_pool_worker"}
 
 ARGUMENTS = {
     "const char *": '"x"', "const uint8_t *": '(const uint8_t *)"x"', "uint8_t *": "bytes", "const uint8_t **": "&piece",
-    "size_t *": "&len", "const char *const *": "argv_ok", "int32_t *": "numbers", "int16_t *": "shorts", "size_t": "1",
+    "size_t *": "&len", "const char *const *": "argv_ok", "int32_t *": "numbers", "int16_t *": "shorts", "fcgiguard_param *": "params", "size_t": "1",
     "int32_t": "0", "uint32_t": "1", "int64_t": "0", "fcgiguard_fork_fn": "NULL", "fcgiguard_event_fn": "NULL", "void *": "NULL", "fcgiguard_error *": "error",
     "const fcgiguard_error *": "error",
 }

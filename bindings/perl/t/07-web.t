@@ -9,8 +9,9 @@ use FcgiClient qw(wait_for spawn stop slurp);
 use HTTP::Tiny;
 use IO::Socket::INET;
 
-# The same programs, run once on FCGI.pm and once with PERL5OPT=-MFCGI::Guard=:fcgi, behind nginx and Apache: the same
-# answers, and their messages in the web server's log. Programs and servers that are not installed are left out, by name.
+# The same programs, run on FCGI.pm and FCGI::ProcManager ("theirs"), with PERL5OPT=-MFCGI::Guard=:fcgi ("ours"), and with our
+# manager too ("managed"), behind nginx and Apache: the same answers, their messages in the web server's log, the manager's lines in
+# theirs. Programs and servers that are not installed are left out, by name.
 delete @ENV{ grep { /_proxy$/i } keys %ENV };
 sub found { my ($name) = @_; my ($path) = grep { -x } map { "$_/$name" } split(/:/, $ENV{PATH}), '/usr/sbin', '/usr/local/sbin'; $path }
 sub has { my ($module) = @_; system("$^X -M$module -e1 >/dev/null 2>&1") == 0 }
@@ -44,18 +45,23 @@ diag 'left out: ', join ' ', grep { !$programs{$_} } qw(cgi-fast plack dancer mo
 
 sub free_port { my $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die $!; $s->sockport }
 
-# Start every program twice.
-my (@pids, @sites);
+my %opt = (theirs => '', ours => '-MFCGI::Guard=:fcgi', managed => '-MFCGI::Guard=:fcgi -MFCGI::Guard::ProcManager=replace');
+my @sides = qw(theirs ours managed);
+
+# Start every program on each.
+my (@pids, %pid, @sites);
 for my $name (sort keys %programs) {
-    for my $side (qw(theirs ours)) {
+    for my $side (@sides) {
         my $site = "$name-$side";
         my $path = "$dir/$site.sock";
         my @command = map { defined $_ ? $_ : $path } @{ $programs{$name} };
         local $ENV{PERL5LIB} = join ':', @inc;
-        local $ENV{PERL5OPT} = $side eq 'ours' ? '-MFCGI::Guard=:fcgi' : '';
+        local $ENV{PERL5OPT} = $opt{$side};
         # The one that is given its socket as descriptor 0; the others make their own.
-        push @pids, spawn($name eq 'cgi-fast' ? $path : "$dir/$site.unused", "$dir/$site.log",
+        my $pid = spawn($name eq 'cgi-fast' ? $path : "$dir/$site.unused", "$dir/$site.log",
             $name eq 'cgi-fast' ? @command : ('sh', '-c', 'exec "$@" </dev/null', 'sh', @command));
+        push @pids, $pid;
+        $pid{$site} = $pid;
         push @sites, $site;
     }
 }
@@ -122,31 +128,51 @@ my @asked = (
 for my $server (sort keys %web) {
     for my $name (sort keys %programs) {
         my ($wrong, $first) = (0);
-        wait_for(sub { ask($server, "$name-$_", 'GET', '/')->{status} == 200 }, 20) for qw(theirs ours);
+        wait_for(sub { ask($server, "$name-$_", 'GET', '/')->{status} == 200 }, 20) for @sides;
         for my $asked (@asked, $name =~ /plack|catalyst/ ? ['GET', '/stream'] : ()) {
             my ($method, $path, @more) = @$asked;
-            my %got = map { $_ => ask($server, "$name-$_", $method, $path, @more) } qw(theirs ours);
+            my %got = map { $_ => ask($server, "$name-$_", $method, $path, @more) } @sides;
             my $what = "$name behind $server: $method $path" . ($method eq 'POST' ? ' of ' . length { @more }->{content} : '');
             # A megabyte is not for the screen.
             for (values %got) { $_->{body} = length($_->{body}) . ' bytes, ' . md5_hex($_->{body}) if length $_->{body} > 2000 }
-            is_deeply $got{ours}, $got{theirs}, "$what: $got{ours}{status}, the same";
-            is $got{ours}{'x-sum'}, md5_hex({ @more }->{content}), '  the whole body came' if $path eq '/echo';
-            is $got{ours}{status}, 200, '  and it is what was meant' if $path !~ /gone|go$/;
+            for my $side (@sides[1 .. $#sides]) {
+                is_deeply $got{$side}, $got{theirs}, "$what: $got{$side}{status}, the same, $side";
+                is $got{$side}{'x-sum'}, md5_hex({ @more }->{content}), '  the whole body came' if $path eq '/echo';
+                is $got{$side}{status}, 200, '  and it is what was meant' if $path !~ /gone|go$/;
+            }
         }
-        for my $side (qw(theirs ours)) {
+        for my $side (@sides) {
             is ask($server, "$name-$side", 'GET', "/log?m=$name$side$server")->{status}, 200, "$name $side behind $server: a message";
             my $logs = sub { slurp("$dir/$server.log") };
             # Mojolicious prints to the real STDERR, which Plack leaves alone.
             $logs = sub { slurp("$dir/$name-$side.log") } if $name eq 'mojo';
             ok wait_for(sub { $logs->() =~ /to the log: $name$side$server/ }, 5), '  is in the log' or diag "$name $side $server: ", substr($logs->(), -600);
         }
-        my %died = map { $_ => ask($server, "$name-$_", 'GET', "/die?m=$name$_$server") } qw(theirs ours);
+        my %died = map { $_ => ask($server, "$name-$_", 'GET', "/die?m=$name$_$server") } @sides;
         delete $_->{body} for values %died;
-        is_deeply $died{ours}, $died{theirs}, "$name behind $server: die is $died{ours}{status}";
-        my $back;
-        wait_for(sub { $back = ask($server, "$name-ours", 'GET', '/'); $back->{status} == 200 }, 10);
-        is $back->{status}, 200, '  and it serves again';
+        for my $side (@sides[1 .. $#sides]) {
+            is_deeply $died{$side}, $died{theirs}, "$name behind $server: die is $died{$side}{status}, $side";
+            my $back;
+            wait_for(sub { $back = ask($server, "$name-$side", 'GET', '/'); $back->{status} == 200 }, 30);
+            is $back->{status}, 200, '  and it serves again';
+        }
     }
+}
+
+# The lines of the managers: what FCGI::ProcManager says from start to end, ours says too.
+sub manager_lines { my ($site) = @_; my %said = map { s/\d+/N/gr => 1 } slurp("$dir/$site.log") =~ /^FastCGI: (manager \(pid \d+\): .*)$/mg; return \%said }
+
+for my $name (sort keys %programs) {
+    for my $side (qw(theirs managed)) {
+        kill TERM => $pid{"$name-$side"};
+        wait_for(sub { slurp("$dir/$name-$side.log") =~ /dying: / }, 20);
+    }
+    my ($theirs, $managed) = map { manager_lines("$name-$_") } qw(theirs managed);
+    # How a worker that died ended is its own matter; that it is told is the contract.
+    s/exited with status N/exited/ for map { @$_ } my @said = map { [grep { !/sending TERM/ } sort keys %$_] } $theirs, $managed;
+    my %ours = map { $_ => 1 } @{ $said[1] };
+    cmp_ok scalar @{ $said[0] }, '>', 0, "$name: FCGI::ProcManager says something" or diag slurp("$dir/$name-theirs.log");
+    is_deeply [grep { !$ours{$_} } @{ $said[0] }], [], "$name: our manager has all its lines" or diag slurp("$dir/$name-managed.log");
 }
 
 stop($_) for reverse @pids;

@@ -11,6 +11,22 @@ my $requests = $ENV{FCGIGUARD_REQUESTS} || 20_000;
 my $warm_up  = 3_000;
 my $slack_kb = 256;
 
+# What is measured is the worker.
+sub managed { <<'END' }
+use FCGI::Guard::ProcManager;
+my $request = FCGI::Request();
+my $pm = FCGI::Guard::ProcManager->new({ n_processes => 1 });
+$pm->pm_manage;
+while ($request->Accept >= 0) {
+    $pm->pm_pre_dispatch if $ENV{KIND} != 2;
+    my @lines = <STDIN>;
+    print STDERR "error\n" if $ENV{KIND} == 3;
+    print "\nok $ENV{KIND}";
+    $request->Finish if $ENV{KIND} != 6;
+    $pm->pm_post_dispatch if $ENV{KIND} != 4;
+}
+END
+
 my %servers = (
     'the accept loop' => <<'END',
 use FCGI::Guard;
@@ -44,6 +60,9 @@ while ($request->Accept >= 0) {
     $request->Finish if $kind != 6;
 }
 END
+    'FCGI::Guard::ProcManager on :fcgi' => "use FCGI::Guard ':fcgi';" . managed(),
+    # FCGI.pm itself is part of it.
+    (eval { require FCGI; 1 } ? ('FCGI::Guard::ProcManager on FCGI.pm' => 'use FCGI;' . managed()) : ()),
     ':fcgi with handles and a hash, a request object each time' => <<'END',
 use FCGI::Guard ':fcgi';
 use IO::Handle;
@@ -67,16 +86,18 @@ my $number = 0;
 for my $name (sort keys %servers) {
     my $path = "$dir/" . ++$number . '.sock';
     my $pid  = spawn_perl($path, "$dir/log", $servers{$name});
+    my $worker = $pid;
+    if ($name =~ /ProcManager/) { wait_for(sub { ($worker) = split ' ', slurp("/proc/$pid/task/$pid/children"); $worker }, 30) or die "$name does not start\n", slurp("$dir/log") }
     my ($lost, $before) = (0);
     for my $turn (1 .. $warm_up + $requests) {
-        $before = rss_kb($pid) if $turn == $warm_up;
+        $before = rss_kb($worker) if $turn == $warm_up;
         my $kind = $turn % 8;
         my %more = $kind == 7 ? (map { ("EXTRA_$_" => 'y' x ($turn % 100)) } 1 .. $turn % 90) : ();
         my $got = request($path, params => { KIND => $kind, HTTP_COOKIE => 'x' x ($turn % 500), %more }, body => $kind == 1 ? "line\n" x 50 : '');
         $lost++ if !$got || !$got->{ended} || $got->{stdout} !~ /^\nok $kind/;
         last if $lost > 10;
     }
-    my $after = rss_kb($pid);
+    my $after = rss_kb($worker);
     is $lost, 0, "$name: $requests requests" or diag slurp("$dir/log");
     cmp_ok $after - $before, '<=', $slack_kb, "$name: memory went from $before to $after kB";
     stop($pid);

@@ -58,7 +58,7 @@ like $app->log_text, qr/^FastCGI: server \(pid \d+\): initialized$/m;
 is $app->title($m), 'perl-fcgi-pm', 'title of the manager';
 my @old = $app->workers;
 is scalar @old, 2, 'two workers';
-is $app->title($old[0]), 'perl-fcgi', 'title of a worker';
+$app->wait_for('title of a worker', sub { $app->title($old[0]) eq 'perl-fcgi' });
 is do { open my $in, '<', "$app->{dir}/app.pid" or die; <$in> }, "$m\n", 'pid file';
 kill KILL => $old[0];
 $app->wait_for('a killed worker is reported with its raw status',

@@ -145,8 +145,8 @@ for (1 .. 250) {
     sleep 0.002;
 }
 $app->wait_for('it settles', sub { $app->workers == 3 && $app->ask });
-my @workers = $app->workers;
-is scalar(grep { $app->title($_) eq 'perl-fcgi' } @workers), 3, 'the workers are workers';
+my @workers;
+$app->wait_for('the workers are workers', sub { @workers = $app->workers; @workers == 3 && 3 == grep { $app->title($_) eq 'perl-fcgi' } @workers });
 is $app->stop, 0, 'TERM ends it';
 ok !grep({ $app->alive($_) } @workers), 'with all of them';
 

@@ -148,7 +148,7 @@ if an address does not parse.
 
 =head1 SEE ALSO
 
-L<FCGI::Guard::Pool>, L<FCGI::Guard::Responder>, L<FCGI::Guard::FCGI>, L<FCGI::Guard::Error>
+L<FCGI::Guard::Manual>, L<FCGI::Guard::Pool>, L<FCGI::Guard::Responder>, L<FCGI::Guard::FCGI>, L<FCGI::Guard::Error>
 
 =head1 LICENSE
 

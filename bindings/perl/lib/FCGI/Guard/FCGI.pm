@@ -3,6 +3,7 @@ package FCGI::Guard::FCGI;
 use strict;
 use warnings;
 use FCGI::Guard ();
+use FCGI::Guard::Image ();
 
 our $VERSION = '0.001000';
 
@@ -22,7 +23,7 @@ sub install {
     no strict 'refs';
     *{"FCGI::$_"} = \&$_ for qw(
         RequestX Request Accept Finish Flush LastCall Attach Detach GetHandles GetEnvironment IsFastCGI StartFilterData
-        OpenSocket CloseSocket FAIL_ACCEPT_ON_INTR DESTROY);
+        OpenSocket CloseSocket FAIL_ACCEPT_ON_INTR DESTROY _attach_worker _sockets _opened);
     *{"FCGI::Stream::$_"} = \&{"FCGI::Guard::FCGI::Stream::$_"} for qw(
         TIEHANDLE PRINT PRINTF WRITE READ READLINE GETC EOF CLOSE FILENO BINMODE OPEN SEEK TELL DESTROY);
     # An object belongs to one interpreter; a cloned thread gets none.
@@ -65,11 +66,31 @@ sub _descriptor {
     return fileno($given) // -1;
 }
 
+# Called in a worker of FCGI::Guard::ProcManager: from here on Accept uses the worker's own line and lifeline. `ask` is called with
+# "done" before the end of a request that nobody has counted, with "signal" after one in a wait, with "failed" and the reason, and
+# with "left"; its answer is whether to leave (for "failed": whether to try again).
+sub _attach_worker {
+    my ($worker, $pool, $ask, $counts) = @_;
+    return 0 if !$ask;
+    _manage($worker, $ask, $counts);
+    return 1;
+}
+
 # Sockets that OpenSocket made: a handle closes its descriptor when it goes.
 my %opened;
 
+# Descriptors that OpenSocket gave out: an upgraded image finds them again.
+my %from_us;
+
+sub _opened { return keys %from_us }
+
 sub OpenSocket {
     my ($where, $backlog) = @_;
+    if (FCGI::Guard::Image->goes_on) {
+        my $descriptor = FCGI::Guard::Image::listen_at($where, $backlog);
+        $from_us{$descriptor} = 1;
+        return $descriptor;
+    }
     require Socket;
     my $socket;
     if ($where =~ /\A(.*):([0-9]+)\z/s) {
@@ -86,6 +107,9 @@ sub OpenSocket {
         bind($socket, $at->{addr}) or _fail(-205, 'bind_failed', "$where: bind: $!");
     }
     else {
+        # An upgrade finds it by its name, which must not depend on the working directory.
+        my $whole = FCGI::Guard::Image::absolute($where);
+        $where = $whole if length $whole <= 107;
         _fail(-201, 'invalid_address', "$where: the path is too long for a socket") if length $where > 107;
         my $address = Socket::pack_sockaddr_un($where);
         socket($socket, Socket::AF_UNIX(), Socket::SOCK_STREAM(), 0) or _fail(-205, 'bind_failed', "$where: socket: $!");
@@ -94,11 +118,13 @@ sub OpenSocket {
     }
     listen($socket, $backlog || 100) or _fail(-205, 'bind_failed', "$where: listen: $!");
     $opened{ fileno $socket } = $socket;
+    $from_us{ fileno $socket } = 1;
     return fileno $socket;
 }
 
 sub CloseSocket {
     my ($descriptor) = @_;
+    delete $from_us{$descriptor};
     if (my $socket = delete $opened{$descriptor}) {
         close $socket;
     }
@@ -211,7 +237,11 @@ Values of params may contain any byte, also NUL.
 
 =item *
 
-A program under C<fcgiguard run> takes part in its manager's reloads.
+A program under C<fcgiguard run> takes part in its manager's reloads, and one under L<FCGI::Guard::ProcManager> in its own.
+
+=item *
+
+After an upgrade (L<FCGI::Guard::Manual>) C<OpenSocket> gives the socket that the former image had at this place.
 
 =back
 

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 use Carp ();
 use POSIX ();
+use FCGI::Guard::Image ();
 
 our $VERSION = '0.001000';
 
@@ -18,6 +19,8 @@ sub new {
     my $self = FCGI::Guard::Pool::new_handle();
     bless $self, $class;
     $side{$$self} = { log => delete $option{log}, fd => delete $option{fd} };
+    my $image = exists $option{image} ? delete $option{image} : [FCGI::Guard::Image->command];
+    $self->set_image(@$image) if ref $image && @$image;
     $self->configure(%option);
     $self->add_listener($side{$$self}{fd}) if defined $side{$$self}{fd};
     return $self;
@@ -160,6 +163,9 @@ Any option of the one table (C<fcgiguard help options>), with underscores; lists
 C<log> (a sub that gets each event as a hash reference, or C<0> for silence; the default prints to STDERR) and C<fd>
 (the number of a socket that listens already, for example from C<FCGI::OpenSocket>).
 
+C<image>: how this program is started again, as an array reference, for L</upgrade>. The default is the command line that started it,
+where that is a script's; C<0> refuses upgrades, which a program must that becomes a daemon by itself.
+
 =head2 manage
 
 Binds, starts the workers and looks after them. Returns true in each worker. In the manager it returns false when
@@ -176,6 +182,12 @@ worker should leave.
 
 The listening descriptor; the worker handle; say that this worker can serve (else the first accept says it); whether it
 should leave; more time for the request under way; stop the whole pool, since restarting cannot help.
+
+=head2 upgrade
+
+Replaces the program by a new image of itself, in the same process: what it had loaded before C<manage> is loaded anew. It is run
+once as a test, up to C<manage>; if that fails the old image serves on and the event C<upgrade_failed> says why. The sockets and the
+workers stay, and the workers are then replaced. USR2 does the same. See L<FCGI::Guard::Manual>.
 
 =head2 step($timeout_ms), next_event, signal($number), reload($reason), scale($n), stop, quit, status_json
 

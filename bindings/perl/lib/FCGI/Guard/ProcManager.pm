@@ -8,6 +8,8 @@ use Carp         ();
 use POSIX        ();
 use Scalar::Util ();
 use Time::HiRes  ();
+# Early: to see the sockets that the program opens, and how it was started.
+use FCGI::Guard::ProcManager::Sockets;
 
 our $VERSION = '0.001000';
 
@@ -108,8 +110,6 @@ sub _pool_options {
     my %known = map { $_ => 1 } FCGI::Guard::option_names();
     my %option = map { $_ => $this->{$_} } grep { $known{$_} && defined $this->{$_} } keys %$this;
     $option{ $SAME_AS{$_} } = $this->{$_} for grep { exists $this->{$_} } keys %SAME_AS;
-    # A worker counts its requests itself, to the last one; the manager only sees samples.
-    delete $option{max_requests};
     $option{stop_timeout} = FOR_EVER if !defined $option{stop_timeout};
     $option{name} = $this->{pm_title} if !defined $option{name} && defined $this->{pm_title};
     return %option;
@@ -119,7 +119,6 @@ sub _open_pool {
     my ($this) = @_;
     require FCGI::Guard;
     require FCGI::Guard::Pool;
-    require FCGI::Guard::ProcManager::Sockets;
     # For the workers, but loaded once.
     require FCGI::Guard::ProcManager::Accept;
     my $guard   = $this->_guard;
@@ -128,7 +127,11 @@ sub _open_pool {
     $option{listen} = $sockets->addresses;
     $option{$_} //= $sockets->option->{$_} for keys %{ $sockets->option };
     $guard->{workers} = $option{workers};
+    # The pool counts, and has the replacement ready before it asks a worker to leave.
+    $guard->{pool_max} = $option{max_requests};
+    $option{jitter} //= 0 if ($option{max_requests} || 0) <= 10;
     $option{workers} = 1 if $this->start_delay && ($option{sizing} // 'static') eq 'static';
+    $option{image} = $this->{image} // ($sockets->survives_upgrade ? [FCGI::Guard::Image->command] : 0);
     my $pool = FCGI::Guard::Pool->new(%option, log => 0);
     $pool->open;
     $sockets->opened($pool);
@@ -312,7 +315,12 @@ sub sig_sub {
     my $this = $active or return;
     my $guard = $this->_guard;
     if ($guard->{worker_pid}) {
-        return $this->sig_handler($name) if $guard->{worker_pid} == $$;
+        if ($guard->{worker_pid} == $$) {
+            $this->sig_handler($name);
+            # The responder is told at once, so that it ends its connection together with the answer in hand.
+            FCGI::Guard::FCGI::_leave() if $guard->{native} && FCGI::Guard::ProcManager::Accept::should_leave();
+            return;
+        }
     }
     elsif ($$ == $this->{MANAGER_PID}) {
         push @{ $guard->{signals} }, $name;
@@ -462,19 +470,27 @@ sub fatal {
 }
 
 sub pm_pre_dispatch {
-    my ($this) = self_or_default(@_);
-    my $guard = $this->_guard;
+    my ($this) = ref $_[0] ? @_ : self_or_default(@_);
+    my $guard = $this->{_guard} || $this->_guard;
     $guard->{busy} = $guard->{open} = $guard->{dispatched} = 1;
-    $guard->{worker}->pre_dispatch if $guard->{worker};
+    # The library's own responder has said it at its accept.
+    $guard->{worker}->pre_dispatch if $guard->{worker} && !$guard->{native};
     return;
 }
 
 sub pm_post_dispatch {
-    my ($this) = self_or_default(@_);
+    my ($this) = ref $_[0] ? @_ : self_or_default(@_);
     my $why = $this->_request_done;
     return if !defined $why;
     my $guard = $this->_guard;
-    if (!$guard->{foreign_loop} && $guard->{worker}) {
+    if ($guard->{native}) {
+        # As below: what has come meanwhile is served first.
+        if (FCGI::Guard::FCGI::_wind_up()) {
+            $guard->{leave} = $why;
+            return;
+        }
+    }
+    elsif (!$guard->{foreign_loop} && $guard->{worker}) {
         FCGI::Guard::ProcManager::Accept::last_words();
         # A peer that keeps the connection may be writing its next request: the next accept looks, and ends the loop.
         if (FCGI::Guard::ProcManager::Accept::is_kept()) {
@@ -489,36 +505,59 @@ sub pm_post_dispatch {
 # The request is over. Returns why this worker should leave now, undef to go on.
 sub _request_done {
     my ($this) = @_;
-    my $guard  = $this->_guard;
+    my $guard  = $this->{_guard} || $this->_guard;
     my $worker = $guard->{worker};
-    my $go     = $worker ? $worker->post_dispatch : 1;
+    my $go     = !$worker ? 1 : $guard->{native} ? !$worker->is_leaving : $worker->post_dispatch;
     $guard->{busy} = 0;
     my $over = $this->_count;
-    for my $name (qw(TERM HUP INT)) {
-        return "safe exit after SIG$name" if $this->{SIG_RECEIVED}{$name};
+    if (my $received = $this->{SIG_RECEIVED}) {
+        for my $name (qw(TERM HUP INT)) {
+            return "safe exit after SIG$name" if $received->{$name};
+        }
     }
     if ($worker && getppid() != $this->{MANAGER_PID}) { return 'safe exit: manager has died' }
-    return 'safe exit after SIGTERM' if !$go;
-    return $over;
+    return $over if $go || defined $over;
+    return $this->_why_asked;
 }
 
 # Counts the request that has ended, once; why it was this worker's last, or undef.
 sub _count {
     my ($this) = @_;
     my $guard = $this->_guard;
-    return $guard->{over} if !delete $guard->{open};
+    my $open = delete $guard->{open};
+    $open = FCGI::Guard::FCGI::_counted() if $guard->{native};
+    return $guard->{over} if !$open;
     $guard->{served}++;
     $guard->{over} = $this->_limit_reached if !defined $guard->{over};
     return $guard->{over};
 }
 
-# Why this worker has served enough, or undef. Called once after each request, also by subclasses.
+# The manager has asked this worker to leave. Its word has no reason with it; when the pool's limit is near, that is it.
+sub _why_asked {
+    my ($this) = @_;
+    my $guard = $this->_guard;
+    my ($max, $served) = ($guard->{pool_max}, $guard->{served});
+    return 'safe exit after SIGTERM' if !$max || !$served;
+    my $jitter = $max <= 10 ? 0 : $this->{jitter} // 10;
+    return $served >= int($max * (1 - $jitter / 100)) ? "safe exit after max_requests ($served)" : 'safe exit after SIGTERM';
+}
+
+# Why this worker has served enough, or undef. Called once after each request, also by subclasses. The pool's own limit is not
+# looked at here; one that was set or changed in the worker is.
 sub _limit_reached {
     my ($this) = @_;
     my $guard = $this->_guard;
     my $max = $this->{max_requests} or return undef;    ## no critic (explicit undef: called in list context too)
+    return undef if $guard->{pool_max} && $guard->{pool_max} == $max;    ## no critic
     my $limit = $max - int($max * $this->_spread);
     return $guard->{served} >= $limit ? "safe exit after max_requests ($guard->{served})" : undef;
+}
+
+# Whether it has to be asked after each request.
+sub _counts_itself {
+    my ($this) = @_;
+    return 1 if ($this->{max_requests} || 0) != ($this->_guard->{pool_max} || 0);
+    return $this->can('_limit_reached') != \&_limit_reached ? 1 : 0;
 }
 
 # This worker's part of `jitter`, 0 to 1, drawn once. Few requests are taken as they are: somebody means them.
@@ -727,6 +766,12 @@ A worker leaves (exit code 1) after so many failed accepts in a row. Without it 
 
 The number of the listening socket.
 
+=item image
+
+How the program is started again for an upgrade (USR2): an array reference, or 0 to refuse. The default is its own command line,
+unless it has become another process since (C<--daemonize>), or opened its socket by other means than C<FCGI::OpenSocket>, C<listen> or
+descriptor 0, where a new image could not get it back. See L<FCGI::Guard::Manual>.
+
 =item cooperate
 
 C<none>: the program does not use FCGI.pm's Accept. Assumed when FCGI is not loaded when C<pm_manage> is called. See L</LIMITS>.
@@ -738,6 +783,10 @@ C<none>: the program does not use FCGI.pm's Accept. Assumed when FCGI is not loa
 Each is a method, and a class method or exported function of a default object where marked with *. C<:all> exports these.
 
 =over
+
+=item new({ key => value, ... })
+
+Keys that nobody knows are kept, for subclasses.
 
 =item pm_manage * ([key => value, ...])
 
@@ -829,14 +878,23 @@ C<pm_abort> honours its status.
 
 =item *
 
-C<max_requests> is known to this class already. See L<FCGI::Guard::ProcManager::MaxRequests> for its spread.
+C<max_requests> is known to this class already. The replacement is started first; see L<FCGI::Guard::ProcManager::MaxRequests>.
+
+=item *
+
+USR2 is an upgrade: what the program has loaded before C<pm_manage> is loaded anew. See L<FCGI::Guard::Manual>.
+
+=item *
+
+A worker that leaves in its C<Accept> says C<safe exit ...> there; the program's loop then ends as usual.
 
 =back
 
 =head1 LIMITS
 
 The wait for a connection is ours, by standing in front of C<FCGI::Accept> and C<FCGI::Finish> in the workers; FCGI.pm itself is
-unchanged and parses. A program that accepts by other means gets the manager's word as SIGIO, which interrupts a
+unchanged and parses. With C<:fcgi> (L<FCGI::Guard::FCGI>) the library's responder waits and parses itself, at less than half the CPU
+of FCGI::ProcManager on FCGI.pm; C<Accept> does not end there by a signal that does not ask the worker to leave. A program that accepts by other means gets the manager's word as SIGIO, which interrupts a
 blocking accept; there a request between accept and C<pm_pre_dispatch> can be lost, and a worker that has never
 called C<pm_pre_dispatch> leaves only if its loop ends on EINTR, else it is killed at C<die_timeout>. FCGI.pm has to be loaded
 before C<pm_manage>.
@@ -848,7 +906,7 @@ Options that prepare another process (C<user>, C<chroot>, C<rlimit_nofile>...) a
 
 =head1 SEE ALSO
 
-L<FCGI::Guard::Pool>, L<FCGI::Guard::ProcManager::Constrained>, L<FCGI::Guard::ProcManager::MaxRequests>,
+L<FCGI::Guard::Manual>, L<FCGI::Guard::Pool>, L<FCGI::Guard::ProcManager::Constrained>, L<FCGI::Guard::ProcManager::MaxRequests>,
 L<FCGI::Guard::ProcManager::MaxSize>, L<FCGI::Guard::ProcManager::Dynamic>, L<FCGI::Guard::ProcManager::Replace>
 
 =cut

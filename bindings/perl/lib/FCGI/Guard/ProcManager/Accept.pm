@@ -6,24 +6,20 @@ use strict;
 use warnings;
 use Errno        ();
 use Fcntl        ();
-use POSIX        ();
 use Scalar::Util ();
 use Socket       ();
 use FCGI::Guard::ProcManager::Sockets;
 
 our $VERSION = '0.001000';
 
-# How long a wait may last, in s: a signal that falls between perl's check and the wait is seen at its end. The
-# manager's own word comes on the lifeline and is never late.
-use constant NAP => 1;
+# How long a wait may last, in ms. TERM, HUP, INT and the manager's word end it at once; another signal's handler that falls between
+# perl's check and the wait runs at its end.
+use constant NAP => 1000;
 
-# How long a leaving worker looks for a request that is already under way on a kept connection, in s.
-use constant LAST_LOOK => 0.05;
+# How long a leaving worker looks for a request that is already under way on a kept connection, in ms.
+use constant LAST_LOOK => 50;
 
 my ($pm, $guard, $accept, $finish, $open_socket, $lifeline);
-
-my $deferred = POSIX::SigSet->new(POSIX::SIGTERM(), POSIX::SIGHUP(), POSIX::SIGINT());
-my $before   = POSIX::SigSet->new;
 
 # The connection of the request in progress or just finished: its number, its name in /proc, and the request until it is finished.
 my ($connection, $identity, $current);
@@ -54,19 +50,39 @@ sub attach {
     my ($manager, $its) = @_;
     ($pm, $guard) = ($manager, $its);
     my $worker = $its->{worker};
-    # A responder of the library's own looks after its worker itself.
+    no warnings qw(redefine prototype);
+    if (!$open_socket) {
+        $open_socket = \&FCGI::OpenSocket;
+        *FCGI::OpenSocket = \&open_socket;
+    }
+    # The library's own responder looks after its worker itself.
     if (my $own = FCGI->can('_attach_worker')) {
-        return if $own->($worker, $its->{pool});
+        return if $guard->{native} = $own->($worker, $its->{pool}, \&native_word, $manager->_counts_itself);
     }
     return if $accept;
     FCGI::Guard::ProcManager::Sockets::watch_requests();
-    ($accept, $finish, $open_socket) = (\&FCGI::Accept, \&FCGI::Finish, \&FCGI::OpenSocket);
+    ($accept, $finish) = (\&FCGI::Accept, \&FCGI::Finish);
     $lifeline = $worker->lifeline_fd;
-    no warnings qw(redefine prototype);
-    *FCGI::Accept     = \&next_request;
-    *FCGI::Finish     = \&finish;
-    *FCGI::OpenSocket = \&open_socket;
+    *FCGI::Accept = \&next_request;
+    *FCGI::Finish = \&finish;
     return;
+}
+
+# What the library's own responder asks: see FCGI::Guard::FCGI.
+sub native_word {
+    my ($what, $text) = @_;
+    if ($what eq 'done') {
+        my $why = $pm->_request_done;
+        $guard->{leave} = $why if defined $why;
+        return defined $why;
+    }
+    return should_leave() if $what eq 'signal';
+    if ($what eq 'failed') {
+        my ($errno) = $text =~ /os error (\d+)/;
+        return accept_failed($errno, $text);
+    }
+    $guard->{leave} //= asked();
+    return leave();
 }
 
 # The manager has opened it already: every worker gets the one socket.
@@ -86,44 +102,40 @@ sub next_request ($) {
         goto &$accept if $guard->{sockets}->has_none;
         ($listener) = $guard->{sockets}->fds;
     }
-    $guard->{ready}++ or $guard->{worker}->ready;
+    my $worker = $guard->{worker};
+    $guard->{ready}++ or $worker->ready;
     # Accept would finish the last request too, but only after the wait.
-    finish($request);
-    my $kept = still_kept();
+    finish($request) if $current;
+    my $kept = $identity ? still_kept() : undef;
     if ($guard->{busy} || $guard->{open}) {
         my $why = $pm->_request_done;
         $guard->{leave} = $why if defined $why;
     }
-    my $worker = $guard->{worker};
     while (1) {
-        my $last = should_leave() && defined $kept;
-        return leave() if $guard->{leave} && !$last;
-        if (!wait_for(defined $kept ? $kept : $listener, $last ? LAST_LOOK : NAP)) {
-            next if !$last;
+        my $last = should_leave();
+        if ($last) {
+            return leave() if !defined $kept;
             # What has come in the meantime is served; a peer that writes from now on is told by the kernel.
-            return leave() if !shut_reading($kept) || !wait_for($kept, 0) || !has_bytes($kept);
+            return leave() if !knocks($kept, LAST_LOOK) && (!shut_reading($kept) || !knocks($kept, 0) || !has_bytes($kept));
         }
-        # From here on a signal waits for the end of the request.
+        # From here on a signal waits for the end of FCGI.pm's accept, and a request that is found for its own end.
         $guard->{busy} = 1;
-        my $found = $worker->wait(defined $kept ? $kept : $listener, 0);
+        my $found = await($worker, defined $kept ? $kept : $listener, $last ? 0 : NAP);
         if ($found != 1 && !$last) {
             $guard->{busy} = 0;
-            next if $found == 2;
-            $guard->{leave} //= asked();
+            $guard->{leave} //= asked() if $found == 0;
             next;
         }
-        my $number = defined $kept ? $kept : next_number();
-        # libfcgi gives a connection up when a signal falls into its first look at it.
-        POSIX::sigprocmask(POSIX::SIG_BLOCK(), $deferred, $before);
+        my $number = defined $kept ? $kept : next_number($lifeline);
         $! = 0;
         my $got = &$accept($request);
         my $errno = $got < 0 && $got > -9999 ? -$got : $! + 0;
-        POSIX::sigprocmask(POSIX::SIG_SETMASK(), $before);
+        accepted($worker, $got);
         if ($got >= 0) {
-            $worker->pre_dispatch;
             $guard->{open}   = 1;
             $guard->{errors} = 0;
-            note_connection($number, $request);
+            ($connection, $identity) = ($number, identity_of($number));
+            Scalar::Util::weaken($current = $request);
             return $got;
         }
         $guard->{busy} = 0;
@@ -137,47 +149,44 @@ sub next_request ($) {
 
 sub should_leave {
     return 1 if defined $guard->{leave};
-    for my $name (qw(TERM HUP INT)) {
-        $guard->{leave} //= "safe exit after SIG$name" if $pm->{SIG_RECEIVED}{$name};
+    if (my $received = $pm->{SIG_RECEIVED}) {
+        for my $name (qw(TERM HUP INT)) {
+            $guard->{leave} //= "safe exit after SIG$name" if $received->{$name};
+        }
     }
     $guard->{leave} //= asked() if $guard->{worker}->is_leaving;
     return defined $guard->{leave};
 }
 
-sub asked { getppid() == $pm->{MANAGER_PID} ? 'safe exit after SIGTERM' : 'safe exit: manager has died' }
+sub asked { getppid() == $pm->{MANAGER_PID} ? $pm->_why_asked : 'safe exit: manager has died' }
 
 # Accept fails, as it does when it is interrupted, and the program's loop ends in its own way. A loop that does not look at
 # the answer ends here.
 sub leave {
-    $pm->pm_exit($guard->{leave}) if $guard->{told}++ >= 2;
+    my $told = $guard->{told}++;
+    $pm->pm_notify($guard->{leave}) if !$told;
+    $pm->pm_exit if $told >= 2;
     $! = Errno::EINTR();
     return -1;
 }
 
-# True once somebody knocks. Perl's signal handlers run in here.
-sub wait_for {
-    my ($number, $seconds) = @_;
-    my $bits = '';
-    vec($bits, $number,   1) = 1;
-    vec($bits, $lifeline, 1) = 1;
-    local $guard->{waits} = 1;
-    my $found = select(my $ready = $bits, undef, undef, $seconds);
-    return 0 if $found <= 0;
-    # A nudge is read by the worker's own wait, which also knows what it means.
-    $guard->{worker}->wait($number, 0) == 0 and $guard->{leave} //= asked() if vec($ready, $lifeline, 1) && !vec($ready, $number, 1);
-    return vec($ready, $number, 1);
+# Whether something comes on a descriptor within so many ms. Perl's signal handlers run in here.
+sub knocks {
+    my ($number, $ms) = @_;
+    vec(my $bits = '', $number, 1) = 1;
+    return select($bits, undef, undef, $ms / 1000) > 0;
 }
 
 # An accept that failed for a reason of its own: counted, and told. False: hand it to the program, as FCGI.pm does.
 sub accept_failed {
-    my ($errno) = @_;
+    my ($errno, $text) = @_;
     my $limit = $pm->{accept_errors} or return 0;
-    my $text = do { local $! = $errno; "$!" };
+    $text = do { local $! = $errno; "$!" } if $errno;
     my $count = ++$guard->{errors};
     $pm->pm_notify("accept failed ($text), $count of $limit");
     $pm->pm_abort("$count accepts in a row failed: $text", 1) if $count >= $limit;
     # Whatever is missing (descriptors, memory) does not come back at once.
-    wait_for($lifeline, 0.05 * $count);
+    select undef, undef, undef, 0.05 * $count;
     return 1;
 }
 
@@ -189,35 +198,15 @@ sub finish ($) {
         last_words();
         return;
     }
-    note_finished($request);
+    undef $current if is_open($request);
     goto &$finish;
 }
 
-# FCGI.pm does not tell the number of its connection. The kernel gives the lowest free one.
-sub next_number {
-    my $number = POSIX::dup($lifeline);
-    POSIX::close($number) if defined $number;
-    return $number;
-}
-
-sub identity_of {
-    my ($number) = @_;
-    # "socket:[inode]", in one system call where fstat by number takes perl eight.
-    my $name = readlink "/proc/self/fd/$number";
-    return defined $name && $name =~ /^socket:/ ? $name : undef;
-}
-
-sub note_connection {
-    ($connection, $current) = @_;
-    Scalar::Util::weaken($current);
-    $identity = defined $connection ? identity_of($connection) : undef;
-    return;
-}
-
-sub note_finished { undef $current if is_open($_[0]) }
+# FCGI.pm does not tell the number of its connection: the kernel gives the lowest free one (next_number), and what is open there
+# is the same connection as long as it is the same inode (identity_of).
 
 # Whether this request has been accepted and not yet finished.
-sub is_open { $current && Scalar::Util::refaddr($current) == Scalar::Util::refaddr($_[0]) }
+sub is_open { $current && $current == $_[0] }
 
 # The connection of the last request, if it is still open after its end.
 sub still_kept {
@@ -226,11 +215,7 @@ sub still_kept {
     return $kept;
 }
 
-sub is_kept {
-    return 0 if !defined $identity;
-    my $now = identity_of($connection);
-    return defined $now && $now eq $identity;
-}
+sub is_kept { return $identity && identity_of($connection) == $identity }
 
 # Finishes the request in progress as this worker's last on its connection. On a unix socket our side stops reading
 # first, so that a peer that writes at that moment gets EPIPE; on TCP the last record and the end share a segment.

@@ -35,6 +35,12 @@ sub _pool_options {
     return %option;
 }
 
+sub _counts_itself {
+    my ($this) = @_;
+    return 1 if $this->{sizecheck_num_requests} && $this->{max_size};
+    return ($this->{max_requests} || 0) != ($this->_guard->{pool_max} || 0) ? 1 : 0;
+}
+
 sub _limit_reached {
     my ($this) = @_;
     my $why = $this->SUPER::_limit_reached;
@@ -83,7 +89,7 @@ FCGI::Guard::ProcManager::Constrained - workers with limits of requests and memo
 
 =item max_requests, C<PM_MAX_REQUESTS>
 
-A worker leaves after so many requests.
+A worker is replaced after so many requests.
 
 =item max_size, C<PM_MAX_SIZE>
 

@@ -1,7 +1,7 @@
 package FCGI::Guard::ProcManager::MaxRequests;
 
-# A worker that leaves after so many requests. The number is the most; the workers' own limits are spread below it, so that
-# they are not all replaced at once.
+# A worker that is replaced after so many requests. The workers' own limits are spread below the number, so that they are not all
+# replaced at once.
 use strict;
 use warnings;
 use parent 'FCGI::Guard::ProcManager';
@@ -42,12 +42,23 @@ FCGI::Guard::ProcManager::MaxRequests - workers that are replaced after a number
 
 =head1 DESCRIPTION
 
-L<FCGI::Guard::ProcManager> with its C<max_requests> also taken from the environment variable C<PM_MAX_REQUESTS>. The
-accessor C<max_requests> reads and sets it; a worker looks at it after each request.
+L<FCGI::Guard::ProcManager> with its C<max_requests> also taken from the environment variable C<PM_MAX_REQUESTS>.
+
+=over
+
+=item max_requests
+
+Reads and sets it, in a worker too.
+
+=back
 
 =head1 DIFFERENCES FROM FCGI::ProcManager::MaxRequests
 
+At the number, the manager starts a replacement; the worker leaves when that is ready, and serves the few requests that come until
+then. The C<safe exit> line has the number that it has served. A number that is set in the worker itself is exact, and leaves a gap
+until a successor is there.
+
 Above ten requests, each worker's own limit lies up to C<jitter> percent (10) below the number, so that workers that
-were started together are not replaced together. C<< jitter => 0 >> makes it exact.
+were started together are not replaced together. C<< jitter => 0 >> switches that off.
 
 =cut

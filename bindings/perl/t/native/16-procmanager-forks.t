@@ -1,0 +1,6 @@
+use strict;
+use warnings;
+
+# As t/16-procmanager-forks.t, with the programs on `:fcgi`: the worker's wait and its line are the library's own.
+$ENV{TEST_NATIVE} = 1;
+do './t/16-procmanager-forks.t' or die $@ || $!;

@@ -3,7 +3,7 @@ _fcgiguard() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'probe request run check demo echo status top reload upgrade scale stop bench' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'probe request run check demo echo status top reload upgrade scale stop exporter bench' -- "$cur")
         return
     fi
     case ${COMP_WORDS[1]}:$prev in
@@ -28,12 +28,13 @@ _fcgiguard() {
         check) mapfile -t COMPREPLY < <(compgen -W '--config' -- "$cur") ;;
         demo) mapfile -t COMPREPLY < <(compgen -W '--app' -- "$cur") ;;
         echo) mapfile -t COMPREPLY < <(compgen -W '--listen' -- "$cur") ;;
-        status) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
+        status) mapfile -t COMPREPLY < <(compgen -W '--json --line --ready --timeout --wait --control' -- "$cur") ;;
         top) mapfile -t COMPREPLY < <(compgen -W '--interval --once --plain --count --sort --timeout --help --control' -- "$cur") ;;
-        reload) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
-        upgrade) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
-        scale) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
-        stop) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
+        reload) mapfile -t COMPREPLY < <(compgen -W '--json --line --ready --timeout --wait --control' -- "$cur") ;;
+        upgrade) mapfile -t COMPREPLY < <(compgen -W '--json --line --ready --timeout --wait --control' -- "$cur") ;;
+        scale) mapfile -t COMPREPLY < <(compgen -W '--json --line --ready --timeout --wait --control' -- "$cur") ;;
+        stop) mapfile -t COMPREPLY < <(compgen -W '--json --line --ready --timeout --wait --control' -- "$cur") ;;
+        exporter) mapfile -t COMPREPLY < <(compgen -W '--listen --control --probe --allow --timeout --max-open --config --help' -- "$cur") ;;
         bench) mapfile -t COMPREPLY < <(compgen -W '--connections --requests --duration --rate --keep-alive --retry-stale --body --method --script --query --param --expect-body --by-header --timeout --log-lost --json' -- "$cur") ;;
         esac
         ;;

@@ -151,7 +151,7 @@ complete -c fcgiguard -n '__fish_seen_subcommand_from exporter' -l control -r -d
 complete -c fcgiguard -n '__fish_seen_subcommand_from exporter' -l probe -r -d 'a FastCGI server to probe at each scrape'
 complete -c fcgiguard -n '__fish_seen_subcommand_from exporter' -l allow -r -d '/probe takes targets that begin so'
 complete -c fcgiguard -n '__fish_seen_subcommand_from exporter' -l timeout -r -d 'how long a manager or a target has (default 5s)'
-complete -c fcgiguard -n '__fish_seen_subcommand_from exporter' -l max-open -r -d 'how many targets may be open at a time (default 900)'
+complete -c fcgiguard -n '__fish_seen_subcommand_from exporter' -l max-open -r -d 'how many targets may be open at a time (default what the limit of open files leaves room for)'
 complete -c fcgiguard -n '__fish_seen_subcommand_from exporter' -l config -r -d 'TOML with the same names, and probe'
 complete -c fcgiguard -n '__fish_seen_subcommand_from exporter' -l help -d 'this text'
 complete -c fcgiguard -n '__fish_seen_subcommand_from bench' -l connections -r -d 'connections at once 8'

@@ -103,9 +103,9 @@ def test_a_manager_and_targets_that_hang_delay_no_other_and_leak_nothing(fcgigua
     with (pool(fcgiguard, folder, a, 1, ["perl", APP], "--control", f"{a}.control", "--name", "shop") as manager,
           hanging(folder, 50) as targets):
         probes = [word for target in targets for word in ("--probe", target)]
-        with exporter(fcgiguard, folder, f"{a}.control", targets[0], *probes, "--timeout", "4s") as it:
+        with exporter(fcgiguard, folder, f"{a}.control", targets[0], *probes, "--timeout", "30s") as it:
             at_rest = descriptors(it)
-            slow = threading.Thread(target=metrics, args=(it,))
+            slow = threading.Thread(target=metrics, args=(it,), kwargs={"patience": 6})
             slow.start()
             wait_until("the scrape is under way", lambda: descriptors(it) > at_rest + 40)
             begun = time.monotonic()

@@ -1,7 +1,7 @@
 //! `fcgiguard status|reload|upgrade|scale|stop`: clients of a manager's control socket.
 
 use crate::flags::{cgi_params, parser, Flags};
-use crate::EXIT_USAGE;
+use crate::{top, EXIT_USAGE};
 use fcgi_core::address::Address;
 use fcgi_core::conn::requester::{AnswerEvent, RequesterConn};
 use fcgi_core::limits::Limits;
@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 
 const HELP: &str = "\
-Usage: fcgiguard status CONTROL [--json]
+Usage: fcgiguard status CONTROL [--json | --line] [--ready] [--timeout TIME]
        fcgiguard reload CONTROL [--wait] [--timeout TIME]
        fcgiguard upgrade CONTROL [--wait] [--timeout TIME]
        fcgiguard scale CONTROL WORKERS [--wait] [--timeout TIME]
@@ -23,6 +23,11 @@ Usage: fcgiguard status CONTROL [--json]
 
 CONTROL is the address that was given to `fcgiguard run --control`. With --wait the command ends when the change has ended: 0 when it was
 carried out, 1 with the reason when it was given up (a reload whose new workers do not start leaves the old ones serving).
+
+status shows a table; --json is for programs, --line one line of name=value for scripts and logs. Its exit code is 0 when the manager
+answered and 1 when it did not. With --ready, which --line implies, it is 0 only when the pool runs (or reloads) and as many workers are
+ready as there should be, and 1 when it is starting, degraded, holding, stopping, or does not answer. To ask whether the application
+answers, not its manager, there is `fcgiguard probe`, with the exit codes of Nagios.
 ";
 
 struct Wish {
@@ -57,6 +62,7 @@ fn run(name: &'static str, args: Vec<OsString>) -> ExitCode {
     let mut flags = Flags::default();
     let mut parser = parser(args);
     let (mut control, mut workers, mut wait, mut json) = (None, None, false, false);
+    let (mut line, mut ready) = (false, false);
     let mut timeout_ms = 60_000;
     while let Ok(Some(arg)) = parser.next() {
         match arg {
@@ -66,6 +72,8 @@ fn run(name: &'static str, args: Vec<OsString>) -> ExitCode {
             }
             lexopt::Arg::Long("wait") if name != "status" => wait = true,
             lexopt::Arg::Long("json") if name == "status" => json = true,
+            lexopt::Arg::Long("line") if name == "status" => line = true,
+            lexopt::Arg::Long("ready") if name == "status" => ready = true,
             lexopt::Arg::Long("timeout") => timeout_ms = flags.duration("timeout", &mut parser),
             lexopt::Arg::Value(value) if control.is_none() => control = Some(value.to_string_lossy().into_owned()),
             lexopt::Arg::Value(value) if name == "scale" && workers.is_none() => {
@@ -91,8 +99,32 @@ fn run(name: &'static str, args: Vec<OsString>) -> ExitCode {
     if name == "scale" && workers.is_none() {
         flags.fault("the number of workers is missing");
     }
+    if line && json {
+        flags.fault("--json and --line are two forms: choose one");
+    }
     if flags.report(name) {
         return ExitCode::from(EXIT_USAGE);
+    }
+    // Judged before it is shown: what is shown may be a moment younger.
+    let mut judged = ExitCode::SUCCESS;
+    if let Some(address) = address.as_ref().filter(|_| line || ready) {
+        let looked = status_json(address, timeout_ms)
+            .and_then(|text| top::status_line(control.as_deref().unwrap_or(""), address, &text));
+        match looked {
+            Ok((text, all)) => {
+                if line {
+                    println!("{text}");
+                }
+                judged = if all { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+                if line {
+                    return judged;
+                }
+            }
+            Err(error) => {
+                eprintln!("fcgiguard {name}: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
     }
     let mut query = if wait { "wait=1".to_owned() } else { String::new() };
     if let Some(workers) = workers {
@@ -109,7 +141,7 @@ fn run(name: &'static str, args: Vec<OsString>) -> ExitCode {
         Some(Ok((status, body))) => {
             if status < 300 {
                 print!("{body}");
-                return ExitCode::SUCCESS;
+                return judged;
             }
             eprint!("fcgiguard {name}: {body}");
             ExitCode::FAILURE

@@ -14,7 +14,7 @@ use fcgi_core::address::Address;
 use fcgi_core::manager::listen::{self, Listener};
 use fcgi_core::manager::options::PoolOptions;
 use fcgi_core::manager::policy::metrics::Format;
-use fcgi_core::probe::Probe;
+use fcgi_core::probe::{Probe, DEFAULT_MAX_OPEN};
 use fcgi_core::sys::poll::{self, PollFd};
 use fcgi_core::sys::signal::SelfPipe;
 use fcgi_core::sys::time::monotonic_ms;
@@ -45,7 +45,7 @@ Serves metrics over HTTP for Prometheus and what speaks its language.
   --allow BEGINNING   /probe takes targets that begin so; may be repeated. Without it: any target while --listen is local,
                       else only those that are named here
   --timeout TIME      how long a manager or a target has (default 5s); a scraper that says how long it waits makes it less
-  --max-open N        how many targets may be open at a time (default 900)
+  --max-open N        how many targets may be open at a time (default: what the limit of open files leaves room for)
   --config FILE       TOML with the same names, and [probe.NAME] with targets and the options of `fcgiguard probe`
   -h, --help          this text
 
@@ -57,6 +57,10 @@ const LISTEN: &str = "127.0.0.1:9919";
 const MAX_CONNECTIONS: usize = 64;
 /// Rounds at a time, so that they cannot use up the descriptors; equal questions share one.
 const MAX_ROUNDS: usize = 16;
+/// Of these, those of everything that is configured.
+const MAX_FULL_ROUNDS: usize = 2;
+/// Descriptors for all else: standard streams, listeners, pipes, what a probe looks into.
+const RESERVED: usize = 64;
 /// How long a scrape may take when the scraper does not say how long it waits (ms): Prometheus' own default.
 const PATIENCE_MS: u64 = 10_000;
 
@@ -141,9 +145,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn serve(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
-    // With no more than the usual 1024 the prober opens fewer targets at a time by itself.
-    let _ = process::raise_descriptor_limit();
+fn serve(mut settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
+    let limit = process::raise_descriptor_limit().unwrap_or(1024);
+    limit_open(&mut settings, usize::try_from(limit).unwrap_or(usize::MAX));
     let signals = SelfPipe::install(&[libc::SIGTERM, libc::SIGINT])?;
     let options = PoolOptions { listen: settings.listen.clone(), ..PoolOptions::default() };
     let listeners = listen::open_all(&options, &mut Vec::new()).map_err(|faults| {
@@ -174,6 +178,18 @@ fn serve(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     while exporter.turn(&signals)? {}
     exporter.listeners.iter_mut().for_each(Listener::remove_file);
     Ok(())
+}
+
+/// Shares the descriptors out, so that hung targets cannot take those that clients need.
+fn limit_open(settings: &mut Settings, limit: usize) {
+    let used = settings.modules.iter().filter(|module| !module.targets.is_empty()).count();
+    let others = RESERVED + MAX_CONNECTIONS + MAX_ROUNDS * 4 + settings.controls.len() * MAX_FULL_ROUNDS;
+    let share = limit.saturating_sub(others) / (MAX_FULL_ROUNDS * used.max(1));
+    for module in &mut settings.modules {
+        let wanted = module.probe.max_open;
+        let wanted = if wanted == DEFAULT_MAX_OPEN { module.targets.len() } else { wanted };
+        module.probe.max_open = wanted.min(share).max(1);
+    }
 }
 
 struct Exporter {
@@ -303,6 +319,9 @@ impl Exporter {
         if !self.settings.modules.iter().any(|module| module.name == name) {
             return Err((400, format!("probe={name}: the configuration has no [probe.{name}]")));
         }
+        if let Some(Err(error)) = request.get("timeout").map(parse_duration_ms) {
+            return Err((400, format!("timeout: {error}")));
+        }
         match Address::parse(target) {
             Ok(Address::Fd(_) | Address::Systemd(_)) => return Err((400, "a descriptor cannot be probed".to_owned())),
             Ok(_) => {}
@@ -325,7 +344,8 @@ impl Exporter {
         if let Some(round) = self.rounds.iter_mut().find(|round| round.key == key) {
             return round.waiters.push(number);
         }
-        if self.rounds.len() >= MAX_ROUNDS {
+        let full = self.rounds.iter().filter(|round| round.key.target.is_none()).count();
+        if self.rounds.len() >= MAX_ROUNDS || (key.target.is_none() && full >= MAX_FULL_ROUNDS) {
             return self.answer(number, 503, "text/plain; charset=utf-8", "too many scrapes at a time\n", now);
         }
         match self.begin(key, limit_ms) {
@@ -423,3 +443,25 @@ const INDEX: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\
 <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>fcgiguard exporter</title>\n\
 <h1>fcgiguard exporter</h1>\n<ul>\n<li><a href=\"/metrics\">/metrics</a></li>\n\
 <li>/probe?target=ADDRESS</li>\n<li><a href=\"/-/healthy\">/-/healthy</a></li>\n</ul>\n</html>\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_shared_so_that_clients_keep_theirs() {
+        let mut settings = Settings::default();
+        for number in 0..5000 {
+            settings.target("default", &format!("unix:/t{number}")).unwrap();
+        }
+        limit_open(&mut settings, 1024);
+        let open = settings.modules[0].probe.max_open;
+        assert!(open * MAX_FULL_ROUNDS + MAX_CONNECTIONS < 1024 && open > 300, "{open}");
+        settings.modules[0].probe.max_open = DEFAULT_MAX_OPEN;
+        limit_open(&mut settings, 1_000_000);
+        assert_eq!(settings.modules[0].probe.max_open, 5000, "all at a time where there is room");
+        settings.modules[0].probe.max_open = 10;
+        limit_open(&mut settings, 1_000_000);
+        assert_eq!(settings.modules[0].probe.max_open, 10, "what was asked for");
+    }
+}

@@ -243,6 +243,18 @@ fn plain_line(source: &Source) -> String {
     )
 }
 
+/// A status in one line, and whether every worker that there should be is ready.
+pub fn status_line(control: &str, address: &Address, json: &str) -> Result<(String, bool), String> {
+    let seen: Value = serde_json::from_str(json).map_err(|error| format!("not a status: {error}"))?;
+    let serves = matches!(text(&seen, "state").as_str(), "running" | "reloading");
+    let ready = i64::try_from(ready_and_busy(&seen).0).unwrap_or(i64::MAX);
+    let all = serves && ready >= int(&seen, "target");
+    let source = Source { name: control.to_owned(), address: address.clone(), seen: Ok(seen), at: 0, before: None };
+    let line = plain_line(&source);
+    // Of one look there is no rate.
+    Ok((line.trim_end_matches(" rate=-").to_owned(), all))
+}
+
 /// Everything, cut to the terminal's size when it is drawn over the last picture.
 fn picture(sources: &[Source], wish: &Wish, color: bool, live: bool) -> String {
     let paint = |code: &str, text: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
@@ -430,6 +442,18 @@ mod tests {
         );
         assert!(line.ends_with("queue=3/511 requests=130 rate=15.0"), "{line}");
         assert!(plain_line(&source("oops")).starts_with("control=unix:/c error="));
+    }
+
+    #[test]
+    fn one_line_says_whether_all_are_ready() {
+        let address = Address::parse("unix:/c").unwrap();
+        let look = |json: &str| status_line("unix:/c", &address, json).unwrap();
+        let (line, all) = look(STATUS);
+        assert!(all && line.ends_with("queue=3/511 requests=130"), "{line}");
+        assert!(!look(&STATUS.replace("reloading", "degraded")).1);
+        assert!(!look(&STATUS.replace("\"target\":2", "\"target\":3")).1);
+        assert!(!look(&STATUS.replace("\"phase\":\"ready\"", "\"phase\":\"starting\"")).1);
+        assert!(status_line("unix:/c", &address, "oops").is_err());
     }
 
     #[test]

@@ -30,12 +30,12 @@ _fcgiguard() {
         check) mapfile -t COMPREPLY < <(compgen -W '' -- "$cur") ;;
         demo) mapfile -t COMPREPLY < <(compgen -W '--app' -- "$cur") ;;
         echo) mapfile -t COMPREPLY < <(compgen -W '--listen' -- "$cur") ;;
-        status) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
+        status) mapfile -t COMPREPLY < <(compgen -W '--json --line --ready --timeout --wait --control' -- "$cur") ;;
         top) mapfile -t COMPREPLY < <(compgen -W '--interval --once --plain --count --sort --timeout --help --control' -- "$cur") ;;
-        reload) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
-        upgrade) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
-        scale) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
-        stop) mapfile -t COMPREPLY < <(compgen -W '--json --wait --timeout --control' -- "$cur") ;;
+        reload) mapfile -t COMPREPLY < <(compgen -W '--json --line --ready --timeout --wait --control' -- "$cur") ;;
+        upgrade) mapfile -t COMPREPLY < <(compgen -W '--json --line --ready --timeout --wait --control' -- "$cur") ;;
+        scale) mapfile -t COMPREPLY < <(compgen -W '--json --line --ready --timeout --wait --control' -- "$cur") ;;
+        stop) mapfile -t COMPREPLY < <(compgen -W '--json --line --ready --timeout --wait --control' -- "$cur") ;;
         exporter) mapfile -t COMPREPLY < <(compgen -W '--listen --control --probe --allow --timeout --max-open --config --help' -- "$cur") ;;
         bench) mapfile -t COMPREPLY < <(compgen -W '--connections --requests --duration --rate --keep-alive --retry-stale --body --method --script --query --param --expect-body --by-header --timeout --log-lost --json' -- "$cur") ;;
         esac

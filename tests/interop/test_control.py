@@ -75,3 +75,24 @@ def test_only_its_own_user_may_connect_and_change_needs_post(fcgiguard, folder):
         assert answer.status == 405, answer
         answer = fcgi.request(control, {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "/pool/nonsense"})
         assert answer.status == 404, answer
+
+
+def test_one_line_and_the_exit_code_say_whether_all_workers_are_ready(fcgiguard, folder, transport):
+    address, control = servers.place(folder, transport), f"unix:{folder}/control.sock"
+    script = Path(folder) / "app.pl"
+    shutil.copy(APP, script)
+    with pool(fcgiguard, folder, address, 2, ["perl", script], "--control", control, "--name", "shop") as manager:
+        line = run(fcgiguard, "status", control, "--line")
+        assert line.startswith("pool=shop state=running generation=1 ready=2 target=2 busy=0 ") and line.count("\n") == 1, line
+        assert "2 of 2 workers ready" in run(fcgiguard, "status", control, "--ready")
+        # No worker starts any more.
+        script.write_text("exit 3")
+        for pid in workers_of(manager):
+            os.kill(pid, 9)
+        wait_until("it is noticed", lambda: subprocess.run([fcgiguard, "status", control, "--line"], timeout=30,
+                                                           capture_output=True).returncode == 1)
+        assert "ready=0" in run(fcgiguard, "status", control, "--line", code=1)
+        run(fcgiguard, "status", control, "--ready", "--json", code=1)
+        run(fcgiguard, "status", control, "--json")
+    run(fcgiguard, "status", control, "--line", code=1)
+    run(fcgiguard, "status", control, "--line", "--json", code=3)

@@ -103,9 +103,9 @@ def test_a_manager_and_targets_that_hang_delay_no_other_and_leak_nothing(fcgigua
     with (pool(fcgiguard, folder, a, 1, ["perl", APP], "--control", f"{a}.control", "--name", "shop") as manager,
           hanging(folder, 50) as targets):
         probes = [word for target in targets for word in ("--probe", target)]
-        with exporter(fcgiguard, folder, f"{a}.control", targets[0], *probes, "--timeout", "4s") as it:
+        with exporter(fcgiguard, folder, f"{a}.control", targets[0], *probes, "--timeout", "30s") as it:
             at_rest = descriptors(it)
-            slow = threading.Thread(target=metrics, args=(it,))
+            slow = threading.Thread(target=metrics, args=(it,), kwargs={"patience": 6})
             slow.start()
             wait_until("the scrape is under way", lambda: descriptors(it) > at_rest + 40)
             begun = time.monotonic()
@@ -151,6 +151,7 @@ def test_slow_clients_and_nonsense_block_nobody(fcgiguard, folder):
         for text, status in ((b"\1\1\0\1\0\x08\0\0" * 3, b"400"), (b"POST /metrics HTTP/1.1\r\nContent-Length: 1\r\n\r\nx", b"405"),
                              (b"GET /" + b"x" * 20_000, b"431"), (b"GET / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", b"413"),
                              (b"GET /etc/passwd HTTP/1.1\r\n\r\n", b"404"), (b"GET /probe HTTP/1.1\r\n\r\n", b"400"),
+                             (b"GET /probe?target=:1&timeout=x HTTP/1.1\r\n\r\n", b"400"),
                              (b"GET /probe?target=fd:0 HTTP/1.1\r\n\r\n", b"400"), (b"GET /probe?target=:1&probe=x HTTP/1.1\r\n\r\n", b"400")):
             with socket.create_connection(("127.0.0.1", it.port), timeout=10) as client:
                 client.sendall(text)
@@ -185,3 +186,21 @@ timeout = "1s"
     assert done.returncode == 3 and done.stderr.count("fcgiguard exporter:") == 5, done.stderr
     done = subprocess.run([fcgiguard, "exporter", "--listen", "192.0.2.1:1"], capture_output=True, text=True, timeout=20)
     assert done.returncode == 1 and "192.0.2.1:1" in done.stderr, done.stderr
+
+
+def test_hung_targets_do_not_take_the_descriptors_that_clients_need(fcgiguard, folder):
+    with hanging(folder, 120) as targets:
+        probes = [word for target in targets for word in ("--probe", target)]
+        port = free_port()
+        argv = ["prlimit", "--nofile=260:260", fcgiguard, "exporter", "--listen", f"127.0.0.1:{port}", "--timeout", "2s", *probes]
+        with Process(argv, folder, name="exporter") as it:
+            it.port = port
+            wait_until("it serves", lambda: "serves http" in it.output())
+            scrape = threading.Thread(target=metrics, args=(it,), kwargs={"patience": 3})
+            scrape.start()
+            wait_until("the scrape is under way", lambda: descriptors(it) > 20)
+            assert get(it, "/-/healthy") == (200, "ok\n")
+            scrape.join()
+            found = metrics(it, patience=3)
+            ended = sum(name.startswith("fcgiguard_probe_live") for name in found)
+            assert ended > 0 and ended + int(found["fcgiguard_probe_unfinished"]) == 120, "those that had no turn are counted"

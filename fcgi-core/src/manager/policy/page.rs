@@ -22,7 +22,9 @@ dl div{border:1px solid var(--line);border-radius:.4rem;padding:.3rem .6rem}\
 dt{font-size:.8rem;opacity:.75}dd{margin:0;font-variant-numeric:tabular-nums}\
 .table{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
 th,td{text-align:right;padding:.25rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}\
-th{font-size:.8rem;opacity:.75;font-weight:600}.text{text-align:left}footer{margin-top:2rem;font-size:.8rem;opacity:.75}";
+th{font-size:.8rem;opacity:.75;font-weight:600}.text{text-align:left}footer{margin-top:2rem;font-size:.8rem;opacity:.75}\
+@media(max-width:30rem){body{padding:.6rem}h1{margin-top:.5rem}dl{grid-template-columns:repeat(3,1fr);gap:.3rem}\
+dl div{padding:.15rem .4rem}dt,dd{overflow-wrap:anywhere}th,td{padding:.25rem .35rem}td{font-size:.9rem}}";
 
 impl PoolStatus {
     /// One page. Times are ages at `now`; `cooperation` says how a worker works with the manager.
@@ -100,11 +102,12 @@ fn one_pool(page: &mut String, pool: &Shown<'_>, cooperation: &dyn Fn(Slot) -> &
         let _ = writeln!(page, "<div><dt>{name}</dt><dd>{value}</dd></div>");
     }
     page.push_str("</dl>\n<div class=\"table\"><table>\n<tr>");
-    for head in ["slot", "pid", "generation"] {
+    // What is looked for first stands first: a phone shows some five columns before it has to be moved.
+    for head in ["slot", "pid"] {
         let _ = write!(page, "<th>{head}</th>");
     }
     page.push_str("<th class=\"text\">phase</th>");
-    for head in ["age", "requests", "busy for", "memory"] {
+    for head in ["busy for", "requests", "age", "memory", "generation"] {
         let _ = write!(page, "<th>{head}</th>");
     }
     page.push_str("<th class=\"text\">cooperates</th><th class=\"text\"></th></tr>\n");
@@ -125,14 +128,14 @@ fn one_worker(page: &mut String, w: &WorkerStatus, cooperates: &str, now: u64) {
     let why = w.to_replace.filter(|_| w.why_leaving.is_empty()).unwrap_or(w.why_leaving);
     let _ = writeln!(
         page,
-        "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"text {class}\">{}</td><td>{}</td><td>{}</td><td>{busy}</td>\
-         <td>{memory}</td><td class=\"text\">{}</td><td class=\"text\">{}</td></tr>",
+        "<tr><td>{}</td><td>{}</td><td class=\"text {class}\">{}</td><td>{busy}</td><td>{}</td><td>{}</td>\
+         <td>{memory}</td><td>{}</td><td class=\"text\">{}</td><td class=\"text\">{}</td></tr>",
         w.slot,
         w.pid,
-        w.generation,
         w.phase.name(),
-        format_age_ms(now.saturating_sub(w.started_at)),
         w.requests,
+        format_age_ms(now.saturating_sub(w.started_at)),
+        w.generation,
         escape(cooperates),
         escape(why)
     );

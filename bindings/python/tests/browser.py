@@ -82,8 +82,10 @@ class Browser:
         return found["result"].get("value")
 
     def go(self, url):
+        # The page that is left answers for a while yet.
+        self.run("window.left = true")
         self.call("Page.navigate", url=url)
-        self.until(f"location.href != 'about:blank' && document.readyState == 'complete' /* {url} */")
+        self.until("!window.left && document.readyState == 'complete'")
 
     def until(self, script, timeout=60.0):
         """Waits until it is true; a page that is being left has no value."""

@@ -263,7 +263,7 @@ def test_admin_login_in_a_browser(project, folder):
                 document.querySelector("[name=password]").value = "wrong";
                 document.querySelector("[type=submit]").click()
             """)
-            browser.until("document.querySelector('.errornote') !== null")
+            browser.until("document.readyState == 'complete' && document.querySelector('.errornote') !== null")
             browser.run("""
                 document.querySelector("[name=username]").value = "root";
                 document.querySelector("[name=password]").value = "secret";
@@ -271,14 +271,14 @@ def test_admin_login_in_a_browser(project, folder):
             """)
             browser.until("location.pathname == '/admin/' && document.title.startsWith('Site administration')")
             # Style and script of the static files are at work: the page is not the bare text.
-            assert browser.run("getComputedStyle(document.querySelector('#header')).display") == "flex"
+            browser.until("document.readyState == 'complete' && getComputedStyle(document.querySelector('#header')).display == 'flex'")
             browser.go(f"http://127.0.0.1:{front.port}/admin/auth/user/add/")
             browser.run("""
                 document.querySelector("[name=username]").value = "von-hand-ü";
                 document.querySelectorAll("[type=password]").forEach(field => field.value = "ein-langes-wort-7");
                 document.querySelector("[name=_save]").click()
             """)
-            browser.until("document.querySelector('.success') !== null")
+            browser.until("document.readyState == 'complete' && document.querySelector('.success') !== null")
             assert "von-hand-ü" in browser.run("document.body.innerText")
             browser.run("document.querySelector('#logout-form button').click()")
             browser.until("location.pathname == '/admin/logout/'")

@@ -421,7 +421,7 @@ options! {
     give_up_after: u32 = "0", "Failed starts in a row after which `on_crash` is done; 0 is never.";
     on_crash: OnTrouble = "retry", "What is done after `give_up_after` failed starts in a row.";
     give_up_code: i32 = "1", "Exit code of the manager when it gives up.";
-    fatal_codes: Vec<i32> = "", "Exit codes of a worker that end the pool at once, with that code.";
+    fatal_codes: Vec<i32> = "", "Exit codes of a worker that end the pool at once, with that code. Of a new worker of a reload they fail the reload.";
     max_failures: u32 = "0", "So many failures of workers within `failure_window` are too many; 0 is never.";
     failure_window: Duration = "90s", "See `max_failures`.";
     failure_action: OnTrouble = "restart", "What is done when there are too many.";

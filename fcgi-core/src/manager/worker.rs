@@ -231,8 +231,8 @@ impl Gate for Arc<Worker> {
     }
 
     fn end(&self) {
-        if let Some(line) = self.line() {
-            line.end();
+        if self.line().is_some_and(Line::end) {
+            self.at_limit();
         }
     }
 

@@ -387,7 +387,10 @@ impl Policy {
             };
         }
         if let Ended::Code(code) = ended {
-            if self.options.fatal_codes.contains(&code) && !self.stopping {
+            // New code that finds itself unfit is a reload that failed: the old generation serves, and goes on.
+            let of_reload =
+                worker.phase == Phase::Starting && self.reload.is_some() && worker.generation == self.generation;
+            if self.options.fatal_codes.contains(&code) && !self.stopping && !of_reload {
                 return self.begin_stop(now, code, format!("a worker exited with the fatal status {code}"));
             }
         }

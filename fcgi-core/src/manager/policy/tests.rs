@@ -491,6 +491,18 @@ fn workers_killed_again_and_again_just_after_they_were_ready_are_braked() {
 }
 
 #[test]
+fn a_fatal_status_of_a_reloads_new_worker_fails_the_reload_and_not_the_pool() {
+    let mut world = World::new(&[("workers", "2"), ("fatal_codes", "78")]);
+    world.all_ready();
+    world.pass(3000);
+    world.event(Event::Reload { change: 5, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.event(Event::Exited { slot, ended: Ended::Code(78), served: 0 });
+    assert!(matches!(world.finished.as_slice(), [(5, Err(why))] if why.contains("status 78")), "{:?}", world.finished);
+    assert!(!world.policy.is_stopping() && world.slots(Phase::Ready).len() == 2);
+}
+
+#[test]
 fn a_canary_that_dies_within_its_time_fails_its_reload() {
     let mut world = World::new(&[("workers", "2"), ("canary_time", "5s")]);
     world.all_ready();

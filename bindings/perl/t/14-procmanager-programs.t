@@ -68,6 +68,7 @@ my $pm = CLASS->new({ n_processes => 3 });
 $pm->pm_manage;
 while (my $q = CGI::Fast->new) {
     $pm->pm_pre_dispatch;
+    select undef, undef, undef, 0.01;    # so long that one worker alone would have all sixty for seconds
     print $q->header('text/plain'), "cgi pid $$ ", $q->param('a') || '', "\n";
     $pm->pm_post_dispatch;
 }

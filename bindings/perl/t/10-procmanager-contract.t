@@ -126,7 +126,7 @@ for my $name (qw(managing_init handling_init sig_manager sig_handler pm_die pm_n
     *$name = sub {
         my ($this, @args) = @_;
         my $pids = join ',', map { "$_=$this->{PIDS}{$_}{pid}" } sort keys %{ $this->{PIDS} || {} };
-        print STDERR "call $$ ", $this->role, " $name [@args] pids $pids manager $this->{MANAGER_PID}\n";
+        print STDERR "call $$ " . $this->role . " $name [@args] pids $pids manager $this->{MANAGER_PID}\n";
         &{"FCGI::Guard::ProcManager::$name"}(@_);
     };
 }

@@ -10,9 +10,11 @@ use fcgi_core::record::Role;
 use fcgi_core::responder::{Next, NoGate, Request, Responder, ResponderOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// More would not fit into a socket's buffer, and the one thread here would wait for itself.
@@ -38,7 +40,7 @@ fn connect(address: &SocketAddr) -> std::io::Result<UnixStream> {
 fn listen() -> std::io::Result<(UnixListener, SocketAddr)> {
     // In the abstract name space: no file is left behind. The kernel chooses nothing here, so the name has to be new.
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let name = format!("fcgi-fuzz-{}-{}", std::process::id(), COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    let name = format!("fcgi-fuzz-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let address = SocketAddr::from_abstract_name(name)?;
     Ok((UnixListener::bind_addr(&address)?, address))
 }
@@ -196,14 +198,17 @@ fn cut(input: &[u8]) -> Result<Vec<u8>, String> {
     let text = |e: std::io::Error| e.to_string();
     let (listener, address) = listen().map_err(text)?;
     let raw = listener.as_raw_fd();
+    let over = Arc::new(AtomicBool::new(false));
+    let last = Arc::clone(&over);
     let server = std::thread::spawn(move || -> Result<(), String> {
         let mut responder = Responder::borrowed(raw, options(), Box::new(NoGate)).map_err(|e| e.to_string())?;
         loop {
             match responder.accept() {
                 Ok(Some(request)) => program(request),
-                Ok(None) => return Ok(()),
-                // EINVAL: the listener was shut down, which ends this thread.
-                Err(_) => return Ok(()),
+                Ok(None) | Err(_) => return Ok(()),
+            }
+            if last.load(Ordering::SeqCst) {
+                return Ok(());
             }
         }
     });
@@ -222,9 +227,9 @@ fn cut(input: &[u8]) -> Result<Vec<u8>, String> {
         Ok(answer)
     };
     let said = talk();
-    // Shut down, a listening socket wakes who waits on it and accepts no more.
-    let handle = listener.as_fd().try_clone_to_owned().map_err(text)?;
-    UnixStream::from(handle).shutdown(Shutdown::Both).map_err(text)?;
+    // One more request, after which the thread ends.
+    over.store(true, Ordering::SeqCst);
+    connect(&address).and_then(|mut client| client.write_all(&clean())).map_err(text)?;
     server.join().map_err(|_| "the server panicked".to_owned())??;
     said
 }

@@ -17,7 +17,7 @@ from web import nginx_conf, serve
 
 ROOT = Path(__file__).parents[2]
 APP = Path(__file__).parent / "apps/app.pl"
-RECIPE = ROOT / "docs/recipes/files/nginx-status.conf"
+RECIPE = ROOT / "docs/recipes/files" / "nginx-status.conf"
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 

@@ -18,7 +18,8 @@ def test_every_link_of_every_page_leads_somewhere():
 
 
 def test_every_file_is_named_by_a_page_and_used_by_a_test():
-    tests = "".join(path.read_text() for path in HERE.glob("test_*.py"))
+    folders = HERE, HERE.parent / "interop"
+    tests = "".join(path.read_text() for folder in folders for path in folder.glob("test_*.py"))
     named = {(page.parent / link).resolve() for page in PAGES.glob("*.md") for link in links(page)}
     for path in (PAGES / "files").iterdir():
         assert path.resolve() in named, f"no page links {path.name}"

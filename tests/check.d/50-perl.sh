@@ -43,7 +43,7 @@ case $said in
 *"pkg-config knows no fcgiguard"*) ;;
 *) echo "Makefile.PL does not say what is missing: $said"; exit 1 ;;
 esac
-sed "s|@prefix@|$stage|; s|@version@|0|" "$root/include/fcgiguard.pc.in" >"$stage/lib/pkgconfig/fcgiguard.pc"
+sed "s|@prefix@|$stage|; s|@version@|0|; s|@libdir@|lib|" "$root/include/fcgiguard.pc.in" >"$stage/lib/pkgconfig/fcgiguard.pc"
 export PKG_CONFIG_PATH="$stage/lib/pkgconfig"
 /usr/bin/perl Makefile.PL INSTALLDIRS=site
 make -s

@@ -209,7 +209,8 @@ sub _notice {
     }
     elsif ($event->{level} <= 5 && !($guard->{dying} && $kind eq 'scaled')) {
         return if $kind eq 'scaled' && $guard->{scale};
-        $guard->{killed} = 1 if $kind eq 'worker_killed';
+        # One that was KILLed earlier (a reload, a deadline) is no abort of the end.
+        $guard->{killed} = 1 if $kind eq 'worker_killed' && $guard->{dying};
         $this->pm_notify($pid > 0 ? "server (pid $pid) $event->{text}" : $event->{text});
     }
     return;

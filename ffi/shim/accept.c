@@ -315,6 +315,15 @@ static int32_t find(struct acceptor *a, FCGX_Request *request, fcgiguard_request
     }
 }
 
+/* One thread more, or less, that looks for a request. */
+static void seek(int change)
+{
+    pthread_mutex_lock(&lock);
+    seeking += change;
+    pthread_cond_broadcast(&finished);
+    pthread_mutex_unlock(&lock);
+}
+
 static void over(struct Params *p)
 {
     int here = p->generation == generation;
@@ -336,8 +345,11 @@ int FCGX_Accept_r(FCGX_Request *request)
 
     if (FCGX_Init() != 0) return -ENOMEM;
     FCGX_Finish_r(request);
+    /* Before plain CGI's one request is taken: whoever finds it taken waits for a thread that is seen. */
+    seek(1);
     a = acceptor_of(request->listen_sock, &why);
     if (!a) {
+        seek(-1);
         /* Another thread has the one request of plain CGI. */
         if (why == ECANCELED) wait_for_others();
         return -why;
@@ -347,15 +359,16 @@ int FCGX_Accept_r(FCGX_Request *request)
     done = detach(a);
     pthread_mutex_unlock(&a->lock);
     if (done < 0) {
+        seek(-1);
         /* Plain CGI again, and this thread had it: another finishes it. */
         wait_for_others();
         return -ECANCELED;
     }
     p = new_params();
-    if (!p) return -ENOMEM;
-    pthread_mutex_lock(&lock);
-    seeking++;
-    pthread_mutex_unlock(&lock);
+    if (!p) {
+        seek(-1);
+        return -ENOMEM;
+    }
     done = find(a, request, &p->request, p->error);
     pthread_mutex_lock(&lock);
     seeking--;

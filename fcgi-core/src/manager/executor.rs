@@ -306,15 +306,20 @@ impl Manager {
             Err(fault) => return Err(OpenError { other: Some(fault), ..error }),
         };
         let mut handed = state.as_mut().map(|state| std::mem::take(&mut state.listeners)).unwrap_or_default();
-        let listeners = match listen::open_all(&options, &mut handed) {
-            Ok(listeners) => listeners,
-            Err(faults) => return Err(OpenError { listen: faults, ..error }),
-        };
-        let control = match Control::open(&options, state.as_mut().and_then(|state| state.control.take())) {
-            Ok(control) => control,
-            Err(faults) => {
-                let mut listeners = listeners;
-                listeners.iter_mut().for_each(Listener::remove_file);
+        // The control socket first: who can reach the pool can ask its manager.
+        let control = Control::open(&options, state.as_mut().and_then(|state| state.control.take()));
+        let (control, listeners) = match (control, listen::open_all(&options, &mut handed)) {
+            (Ok(control), Ok(listeners)) => (control, listeners),
+            (control, listeners) => {
+                let mut faults = Vec::new();
+                match control {
+                    Ok(control) => control.into_iter().for_each(|mut control| control.close()),
+                    Err(more) => faults.extend(more),
+                }
+                match listeners {
+                    Ok(listeners) => listeners.into_iter().for_each(|mut listener| listener.remove_file()),
+                    Err(more) => faults.extend(more),
+                }
                 return Err(OpenError { listen: faults, ..error });
             }
         };

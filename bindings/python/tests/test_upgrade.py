@@ -114,6 +114,7 @@ def test_under_load_a_program_is_replaced_in_its_process_and_nothing_is_lost(fol
                          ids=["syntax", "import", "exit", "option"])
 def test_a_broken_program_does_not_replace_one_that_serves_and_the_answer_says_why(folder, flaw, said):
     with program(folder) as running:
+        wait_until("both workers", lambda: len(children(running.pid)) == 2)
         first = set(children(running.pid))
         with load(f"{folder}/app.sock", 2) as (served, lost):
             broken = flaw + PROGRAM if flaw else PROGRAM.replace("workers=2", "workers=-2")

@@ -163,9 +163,11 @@ fn no_rule_is_broken_from_a_fixed_seed() {
     must_hold(20, 100_000);
 }
 
+/// Episodes that once broke a rule. New ones come from `make sim`, whose seeds are random.
 #[test]
-fn no_rule_is_broken_from_a_random_seed() {
-    must_hold(some_seed(), 100_000);
+fn no_rule_is_broken_again() {
+    // A pool that held, and an upgrade to another command whose reload waited for ever.
+    must_hold(18_027_954_409_546_987_112, 1);
 }
 
 /// The long run: `tests/sim/run`.
@@ -175,12 +177,13 @@ fn long_run() {
     must_hold(number("SIM_SEED").unwrap_or_else(some_seed), number("SIM_STEPS").unwrap_or(1_000_000));
 }
 
-/// The test of the test: a policy with a known fault must be caught, whatever the seed.
+/// The test of the test: a policy with a known fault must be caught.
 #[test]
 fn every_known_fault_is_caught() {
     let mut missed = Vec::new();
     for &fault in FAULTS {
-        let seed = number("SIM_SEED").unwrap_or_else(some_seed);
+        // The long run (SIM_STEPS) draws its seeds; `make check` does the same each time.
+        let seed = number("SIM_SEED").unwrap_or_else(|| number("SIM_STEPS").map_or(20, |_| some_seed()));
         match run(seed, 500_000, fault) {
             Ok(_) => missed.push(format!("{fault:?} from seed {seed}")),
             Err(broken) => println!("{fault:?}: {}", broken.why),

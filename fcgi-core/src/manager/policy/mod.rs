@@ -515,7 +515,6 @@ impl Policy {
         if self.stopping {
             return self.finish(change, Err("the pool is stopping".into()));
         }
-        self.held = false;
         if self.reload.is_some() {
             // One after the other, and those that wait become one: each gets code that was loaded after it was asked for.
             match &mut self.next_reload {
@@ -529,6 +528,8 @@ impl Policy {
 
     fn begin_reload(&mut self, now: u64, changes: Vec<ChangeId>, reason: String) {
         self.tell(Level::Notice, "reload_started", format!("reload ({reason}): generation {}", self.next_generation));
+        // Whoever asked for it, a person or an upgrade with another command: what made the pool hold may be gone.
+        self.held = false;
         self.reload = Some(Reload { changes, reason, from: self.generation, started_at: now, proven: false });
         self.generation = self.next_generation;
         self.next_generation += 1;

@@ -166,9 +166,9 @@ def test_twenty_connections_of_nginx_are_kept_and_none_holds_a_worker(program, c
         told = (found, workers_that_left(manager), again, manager.output()[-3000:])
         assert not [wrong for wrong, _ in found if wrong], told
         # What nginx had to send again. On a unix socket only what the socket had not even taken; on TCP a request may meet the close
-        # of an idle connection.
+        # of an idle connection: of the 600, one in a hundred at most.
         taken = [line for line in again if "Broken pipe" not in line]
-        assert len(taken) <= (0 if transport == "unix" else 2), told
+        assert len(taken) <= (0 if transport == "unix" else 6), told
         # Whoever waited for an idle connection waited until it is closed, 15 s.
         assert max(slowest for _, slowest in found) < 5, told
         if change != "nothing":

@@ -292,7 +292,7 @@ def test_nagios_and_consul_get_their_codes_and_one_line(place):
     assert run() == [2, 2]
     with place.pool("app", 1):
         assert run() == [0, 0]
-        with Process([place.bin, "request", place.socket, "--query", "sleep=4000", "--timeout", "20s"], place.folder, name="slow"):
+        with Process([place.bin, "request", place.socket, "--query", "sleep=8000", "--timeout", "60s"], place.folder, name="slow"):
             wait_until("its only worker is busy", lambda: place.probe() == 1)
             assert run() == [1, 1]
         workers = place.workers()

@@ -5,6 +5,8 @@
 
 pub mod datagram;
 pub mod epoll;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod fd;
 pub mod identity;
 pub mod memory;

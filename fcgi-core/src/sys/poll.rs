@@ -1,5 +1,7 @@
 //! Waiting for descriptors.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use super::{check, Result};
 use std::os::fd::RawFd;
 

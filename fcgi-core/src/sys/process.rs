@@ -1,5 +1,7 @@
 //! Processes: fork, exec, waiting, signals to others, privileges and limits.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use super::{check, fd, Result, SysError};
 use std::ffi::{CStr, CString};
 use std::io;
@@ -59,7 +61,7 @@ pub fn kill(pid: i32, signal: i32) -> Result<()> {
 /// A descriptor that becomes readable when the process ends.
 pub fn pidfd(pid: i32) -> Result<OwnedFd> {
     // SAFETY: no pointers; the call returns a descriptor or -1.
-    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0, 0) };
     let number = check("pidfd_open", number as libc::c_int)?;
     // SAFETY: the call succeeded, so the descriptor is open and only ours (close-on-exec is its default).
     Ok(unsafe { OwnedFd::from_raw_fd(number) })

@@ -1,0 +1,256 @@
+//! Scenes of the manager: a pool from its start to its end, with workers that are forks and with workers that are executed.
+
+use super::scenes::{self, ask, Told};
+use fcgi_core::manager::executor::{Manager, Mode, PlainHost, Step};
+use fcgi_core::manager::options::PoolOptions;
+use fcgi_core::manager::policy::Phase;
+use fcgi_core::manager::upgrade::Image;
+use fcgi_core::manager::worker::Worker;
+use fcgi_core::responder::{NoGate, Responder, ResponderOptions};
+use fcgi_core::sys::fault::{self, Role};
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::RawFd;
+use std::sync::mpsc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longer than a pool needs for any of its steps by far.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const SOCKET: &str = "pool.sock";
+const CONTROL: &str = "control.sock";
+
+pub fn options(more: &[(&str, &str)]) -> PoolOptions {
+    let mut options = PoolOptions::default();
+    let common = [
+        ("listen", "unix:pool.sock"),
+        ("listen", "127.0.0.1:0"),
+        ("control", "unix:control.sock"),
+        ("pidfile", "pid"),
+        ("workers", "2"),
+        ("restart_delay", "20ms"),
+        ("drain_repeat", "50ms"),
+        ("sample_interval", "50ms"),
+        ("stop_timeout", "5s"),
+        ("upgrade_timeout", "5s"),
+        ("self_probe", "100ms"),
+    ];
+    for (name, value) in common.iter().chain(more) {
+        options.set(name, value).expect("an option");
+    }
+    options
+}
+
+/// What a worker does.
+fn answer(responder: &mut Responder) -> i32 {
+    loop {
+        match responder.accept() {
+            Ok(Some(mut request)) => {
+                let mut body = Vec::new();
+                let mut piece = [0u8; 4096];
+                let read = loop {
+                    match request.read(&mut piece) {
+                        Ok(0) => break Ok(()),
+                        Ok(count) => body.extend_from_slice(&piece[..count]),
+                        Err(error) => break Err(error),
+                    }
+                };
+                let head = format!("Content-Type: text/plain\r\n\r\n{} bytes\n", body.len());
+                let done = read.and_then(|()| request.write(head.as_bytes())).and_then(|()| request.finish());
+                if let Err(error) = done {
+                    eprintln!("said worker: {error}");
+                }
+            }
+            Ok(None) => return 0,
+            Err(error) => {
+                eprintln!("said worker: {error}");
+                return 1;
+            }
+        }
+    }
+}
+
+/// The rest of a forked worker's life.
+fn work(worker: Worker, listen: RawFd) -> ! {
+    fault::become_role(Role::Worker);
+    let code = match Responder::borrowed(listen, ResponderOptions::default(), Box::new(Arc::new(worker))) {
+        Ok(mut responder) => answer(&mut responder),
+        Err(error) => {
+            eprintln!("said worker: {error}");
+            1
+        }
+    };
+    fcgi_core::sys::process::exit_now(code)
+}
+
+/// The program that a pool of a command executes.
+pub fn serve_command() -> i32 {
+    let gate: Box<dyn fcgi_core::responder::Gate> = match Worker::from_environment() {
+        Ok(Some(worker)) => Box::new(Arc::new(worker)),
+        _ => Box::new(NoGate),
+    };
+    let open = scenes::descriptors();
+    // Standard ones, the two listening sockets, scoreboard, lifeline and ready pipe.
+    if open.len() > 8 {
+        eprintln!("WRONG descriptors leaked into a worker: {open:?}");
+    }
+    match Responder::from_stdin(ResponderOptions::default(), gate) {
+        Ok(mut responder) => answer(&mut responder),
+        Err(_) => 1,
+    }
+}
+
+/// Runs the pool until `done` says so; false if its patience or the pool ended first.
+fn drive(manager: &mut Manager, told: &mut Told, mut done: impl FnMut(&mut Manager) -> bool) -> bool {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        match manager.step(20) {
+            Ok(Step::Worker(worker)) => {
+                let listen = manager.listener(0).expect("a listener");
+                work(worker, listen)
+            }
+            Ok(Step::Ended { code, reason }) => {
+                told.ended = Some((code, reason));
+                return done(manager);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                told.say(error.to_string());
+                told.wrong.push(format!("the loop ends: {error}"));
+                return false;
+            }
+        }
+        while let Some(notice) = manager.next_notice() {
+            told.say(notice.text);
+        }
+        if done(manager) {
+            return true;
+        }
+    }
+    false
+}
+
+fn ready(manager: &Manager) -> usize {
+    manager.status().workers.iter().filter(|w| w.phase == Phase::Ready).count()
+}
+
+/// Asks from another thread while the pool runs; each question is repeated until it is answered. How often it was not.
+fn asks(manager: &mut Manager, told: &mut Told, socket: &'static str, questions: &'static [(&str, usize)]) {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut lost = Vec::new();
+        for (uri, body) in questions {
+            let until = Instant::now() + PATIENCE / 2;
+            while let Err(error) = ask(socket, uri, *body) {
+                lost.push(format!("{uri}: {error}"));
+                if Instant::now() > until {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        let _ = sender.send(lost);
+    });
+    let mut lost = None;
+    drive(manager, told, |_| {
+        lost = receiver.try_recv().ok();
+        lost.is_some()
+    });
+    match lost {
+        Some(lost) => told.lost.extend(lost),
+        None => told.wrong.push(format!("no answer at {socket}")),
+    }
+}
+
+fn life(told: &mut Told, options: PoolOptions, mode: Mode, image: Option<Image>) {
+    let mut manager = match Manager::open(options, mode) {
+        Ok(manager) => manager,
+        Err(error) => {
+            told.failed = Some(error.to_string());
+            return;
+        }
+    };
+    if !drive(&mut manager, told, |m| ready(m) >= 2) {
+        told.wrong.push("no two workers become ready".to_owned());
+    }
+    asks(&mut manager, told, SOCKET, &[("/a", 0), ("/b", 20_000), ("/c", 0)]);
+    asks(&mut manager, told, CONTROL, &[("/status", 0), ("/metrics", 0)]);
+    if let Some(image) = image {
+        manager.set_image(image);
+        let change = manager.upgrade();
+        outcome(&mut manager, told, "upgrade", change);
+    }
+    let change = manager.reload("test");
+    outcome(&mut manager, told, "reload", change);
+    if !drive(&mut manager, told, |m| ready(m) >= 2) {
+        told.wrong.push("no two workers after the reload".to_owned());
+    }
+    asks(&mut manager, told, SOCKET, &[("/d", 0), ("/e", 0)]);
+    manager.scale(3);
+    if !drive(&mut manager, told, |m| ready(m) >= 3) {
+        told.wrong.push("no three workers".to_owned());
+    }
+    manager.stop();
+    drive(&mut manager, told, |_| false);
+    match told.ended.take() {
+        Some((0, _)) => {}
+        Some((code, reason)) => told.wrong.push(format!("ended with {code}: {reason}")),
+        None => told.wrong.push("does not end".to_owned()),
+    }
+    // A fault in the manager, or in a child that serves nothing yet, loses no request.
+    if !told.lost.is_empty() && !scenes::struck_a_worker() {
+        told.wrong.push(format!("requests were lost: {:?}", told.lost));
+    }
+}
+
+fn outcome(manager: &mut Manager, told: &mut Told, what: &str, change: u64) {
+    let mut result = None;
+    drive(manager, told, |m| {
+        while let Some((this, end)) = m.next_outcome() {
+            if this == change {
+                result = Some(end);
+            }
+        }
+        result.is_some()
+    });
+    match result {
+        Some(Ok(_)) => {}
+        Some(Err(reason)) if what == "upgrade" => told.say(format!("upgrade: {reason}")),
+        Some(Err(reason)) => told.failed = Some(format!("{what}: {reason}")),
+        None => told.wrong.push(format!("the {what} has no end")),
+    }
+}
+
+/// Workers that are forks of the manager.
+pub fn fork(told: &mut Told) {
+    life(told, options(&[]), Mode::Fork(Box::new(PlainHost)), None);
+}
+
+/// Workers of a command, prepared in every way, and an upgrade whose new image refuses.
+pub fn exec(told: &mut Told) {
+    let mut more = vec![
+        ("cooperate", "none"),
+        ("output", "capture"),
+        ("umask", "027"),
+        ("chdir", "/"),
+        ("rlimit_core", "0"),
+        ("rlimit_nofile", "256"),
+        ("nice", "1"),
+        ("no_new_privs", "yes"),
+    ];
+    if fcgi_core::sys::process::effective_uid() == 0 {
+        more.extend([("user", "nobody"), ("chroot", "/")]);
+    }
+    let this = std::env::current_exe().expect("own path");
+    let command: Vec<OsString> = vec![this.clone().into(), "serve".into()];
+    let refuses = Image::new(vec![this.into(), "next-image".into()]);
+    life(told, options(&more), Mode::Exec(command), Some(refuses));
+}
+
+/// The new image of the upgrade: it refuses in its dry run.
+pub fn next_image() -> i32 {
+    let _ = std::io::stdin().read(&mut [0]);
+    eprintln!("this image is not wanted");
+    3
+}

@@ -636,12 +636,8 @@ impl Manager {
             return Ok(step);
         }
         let mut fds = self.poll_set();
-        match poll::poll(&mut fds, self.wait_ms(timeout_ms)) {
-            Ok(_) => {}
-            // A host's signal: give it its turn.
-            Err(error) if error.errno() == libc::EINTR => {}
-            Err(error) => return Err(error),
-        }
+        // A host's signal ends the wait: give it its turn.
+        poll::wait(&mut fds, self.wait_ms(timeout_ms))?;
         let happened: Vec<RawFd> = fds.iter().filter(|p| p.happened() != 0).map(PollFd::fd).collect();
         Ok(self.end_step(&happened))
     }
@@ -712,11 +708,8 @@ impl Manager {
         let wait = self.wait_ms(timeout_ms);
         let mut fds = self.poll_set();
         let mut result = Ok(0);
-        around(&mut || result = poll::poll(&mut fds, wait));
-        match result {
-            Err(error) if error.errno() != libc::EINTR => Err(error),
-            _ => Ok(()),
-        }
+        around(&mut || result = poll::wait(&mut fds, wait));
+        result.map(drop)
     }
 
     /// What a step would wait for: descriptors and poll(2)'s events, for a host that waits in a loop of its own and then calls
@@ -1039,6 +1032,7 @@ impl Manager {
     }
 
     fn sample(&mut self, now: u64) {
+        self.find_ready();
         let wants_memory = self.options.max_memory.0 > 0;
         let workers = self
             .children
@@ -1061,6 +1055,16 @@ impl Manager {
             .collect();
         let queue = self.queue();
         self.policy.handle(now, Event::Samples { workers, queue });
+    }
+
+    /// Workers whose word that they are ready was lost on its way (no memory for it): their lines say the same.
+    fn find_ready(&mut self) {
+        let both = flag::READY | flag::COOPERATES;
+        let says = |slot| self.board.line(slot).is_some_and(|l| l.flags.load(Ordering::Acquire) & both == both);
+        let quiet: Vec<Slot> = self.children.iter().filter(|c| !c.is_ready && says(c.slot)).map(|c| c.slot).collect();
+        for slot in quiet {
+            self.is_ready(slot, ReadyHow::Said);
+        }
     }
 
     /// Waiting and limit of the fullest listening socket.
@@ -1294,6 +1298,7 @@ impl Manager {
             return Err("no way to fork".into());
         };
         let parent = process::pid();
+        let mut ends = Some((lifeline_read, ready_write));
         // Blocked around the fork: a signal that comes at once must find the child in its own role.
         let (signals, worker) = (&mut self.signals, &mut self.born);
         let (children, listeners, board) = (&mut self.children, &mut self.listeners, &self.board);
@@ -1323,24 +1328,22 @@ impl Manager {
             // A belt beside the lifeline; a manager that is gone already is found by the lifeline at the first wait.
             process::die_with_parent(libc::SIGTERM, parent);
             let _ = signal::leave_on(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
-            if let Ok(copy) = board.fd().try_clone_to_owned() {
-                if let Ok(board) = Board::attach(copy) {
-                    *worker = Some(Worker::new(
-                        board,
-                        slot,
-                        generation,
-                        lifeline_read.try_clone().map_err(|e| e.to_string())?,
-                        ready_write.try_clone().map_err(|e| e.to_string())?,
-                    ));
+            let copy = fd::duplicate(board.fd(), 3).map_err(BoardError::from);
+            match (copy.and_then(Board::attach), ends.take()) {
+                (Ok(board), Some((lifeline, ready))) => {
+                    *worker = Some(Worker::new(board, slot, generation, lifeline, ready));
                 }
+                // Out of this closure the child would go on as a second manager.
+                (Err(error), Some((_, ready))) => {
+                    let _ = net::send(ready.as_fd(), format!("STATUS={error}\n").as_bytes());
+                    process::exit_now(1);
+                }
+                _ => process::exit_now(1),
             }
             Ok(0)
         })?;
         if pid == 0 {
             drop(lifeline_write);
-            if self.born.is_none() {
-                process::exit_now(1);
-            }
             return Ok(true);
         }
         self.add_child(slot, generation, pid, (lifeline_write, ready_read, None), None)?;

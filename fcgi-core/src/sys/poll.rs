@@ -41,6 +41,19 @@ impl PollFd {
     }
 }
 
+/// As [`poll`], for a loop that must go on: a signal ends the wait with nothing, and so does, a moment later, a kernel that has no memory
+/// for it. Who waits looks at the time then, and waits again.
+pub fn wait(fds: &mut [PollFd], timeout_ms: i32) -> Result<usize> {
+    match poll(fds, timeout_ms) {
+        Err(error) if error.errno() == libc::EINTR => Ok(0),
+        Err(error) if matches!(error.errno(), libc::ENOMEM | libc::EAGAIN) => {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            Ok(0)
+        }
+        other => other,
+    }
+}
+
 /// Waits until something happens or `timeout_ms` passes (-1: for ever). Returns how many descriptors have news.
 pub fn poll(fds: &mut [PollFd], timeout_ms: i32) -> Result<usize> {
     let count = fds.len() as libc::nfds_t;

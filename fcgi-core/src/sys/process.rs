@@ -162,8 +162,8 @@ const STEPS: &[&str] = &[
     "chroot",
     "chdir",
     "setgroups",
-    "setgid",
-    "setuid",
+    "setresgid",
+    "setresuid",
     "setuid (the old user can be had back)",
     "no_new_privs",
     "execve",
@@ -372,11 +372,14 @@ pub fn chown(path: &std::path::Path, uid: u32, gid: u32) -> io::Result<()> {
 
 /// Takes an exclusive lock on an open file without waiting; false if another process has it.
 pub fn try_lock(file: &std::fs::File) -> Result<bool> {
-    // SAFETY: no pointers.
-    match check("flock", unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
-        Ok(_) => Ok(true),
-        Err(error) if error.errno() == libc::EWOULDBLOCK => Ok(false),
-        Err(error) => Err(error),
+    loop {
+        // SAFETY: no pointers.
+        match check("flock", unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+            Ok(_) => return Ok(true),
+            Err(error) if error.errno() == libc::EWOULDBLOCK => return Ok(false),
+            Err(error) if error.errno() == libc::EINTR => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

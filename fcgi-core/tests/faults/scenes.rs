@@ -302,7 +302,9 @@ fn responder(told: &mut Told) {
     let until = Instant::now() + Duration::from_secs(20);
     while Instant::now() < until {
         let Some(serving) = &mut responder else {
+            let role = fault::become_role(fault::Role::None);
             let copy = listener.as_ref().and_then(|l| l.try_clone().ok()).expect("a copy");
+            fault::become_role(role);
             match Responder::new(copy.into(), ResponderOptions::default(), Box::new(NoGate)) {
                 Ok(new) => responder = Some(new),
                 Err(error) => {

@@ -51,11 +51,6 @@ fn named(told: &scenes::Told, call: &str) -> bool {
     workers.chain(told.said.iter().chain(&told.failed).map(String::as_str)).any(|text| text.contains(call))
 }
 
-/// A peer that reset the connection is told as what it did, not as a call that failed.
-fn is_the_peers(target: Option<(Role, usize, u32, i32)>) -> bool {
-    target.is_some_and(|(role, _, _, errno)| role == Role::Main && matches!(errno, libc::ECONNRESET | libc::EPIPE))
-}
-
 /// Plays a scene in this process. Prints what it came to; 0 if all is as it should be.
 fn play(name: &str, target: Option<(Role, usize, u32, i32)>) -> i32 {
     let scene = scenes::ALL.iter().find(|(known, _)| *known == name).expect("a scene").1;
@@ -79,7 +74,7 @@ fn play(name: &str, target: Option<(Role, usize, u32, i32)>) -> i32 {
     if let Some(reason) = &told.failed {
         if target.is_none() {
             wrong.push(format!("failed without a fault: {reason}"));
-        } else if !call.is_some_and(|call| named(&told, call)) && !is_the_peers(target) {
+        } else if !call.is_some_and(|call| named(&told, call)) && !scenes::is_the_peers() {
             wrong.push(format!("the message does not name the call: {reason}"));
         }
     }

@@ -47,6 +47,12 @@ pub fn struck_a_worker() -> bool {
     std::env::args().nth(3).is_some_and(|role| role == "worker")
 }
 
+/// A peer that reset the connection: it is told as what it did, not as a call that failed, and who reset it gets no answer.
+pub fn is_the_peers() -> bool {
+    let errno = std::env::args().nth(6).and_then(|errno| errno.parse().ok());
+    !struck_a_worker() && errno.is_some_and(|errno| [libc::ECONNRESET, libc::EPIPE].contains(&errno))
+}
+
 // What may not be left over ---------------------------------------------------------------------------------------------
 
 pub struct LeftOver {

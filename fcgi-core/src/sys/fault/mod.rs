@@ -152,7 +152,8 @@ pub fn counted() -> Vec<(Role, usize, u32)> {
     let mut found = Vec::new();
     for role in [Role::Main, Role::Child, Role::Worker] {
         for at in 0..CALLS.len() {
-            let count = page().and_then(|p| p.counts.get(role as usize)?.get(at)).map_or(0, |c| c.load(Ordering::Relaxed));
+            let count =
+                page().and_then(|p| p.counts.get(role as usize)?.get(at)).map_or(0, |c| c.load(Ordering::Relaxed));
             if count > 0 {
                 found.push((role, at, count));
             }

@@ -71,6 +71,8 @@ pub fn run(long: bool, only: Option<&str>) -> i32 {
         failures.len(),
         begun.elapsed().as_secs()
     );
+    let hurt = failures.len().min(plan.len());
+    println!("faults: {} passed, {hurt} failed", plan.len() - hurt);
     i32::from(!failures.is_empty())
 }
 

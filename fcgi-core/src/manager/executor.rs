@@ -297,13 +297,23 @@ impl Manager {
             Ok(state) => state,
             Err(reason) => return Err(OpenError { other: Some(BoardError::State(reason)), ..error }),
         };
+        let claimed = state.clone().filter(|_| !handover::is_check());
+        // There is no way back into the former image. Where this one cannot go on either, nobody looks after its workers and files.
+        let let_go = || {
+            if let Some(state) = &claimed {
+                Manager::let_go(state);
+            }
+        };
         let board = match state.as_ref().and_then(|state| handover::take(state.board)) {
-            Some(memory) => Board::attach(memory),
+            Some(memory) => attach_patiently(&memory),
             None => Board::create(options.lines()),
         };
         let board = match board {
             Ok(board) => board,
-            Err(fault) => return Err(OpenError { other: Some(fault), ..error }),
+            Err(fault) => {
+                let_go();
+                return Err(OpenError { other: Some(fault), ..error });
+            }
         };
         let mut handed = state.as_mut().map(|state| std::mem::take(&mut state.listeners)).unwrap_or_default();
         // The control socket first: who can reach the pool can ask its manager.
@@ -320,6 +330,9 @@ impl Manager {
                     Ok(listeners) => listeners.into_iter().for_each(|mut listener| listener.remove_file()),
                     Err(more) => faults.extend(more),
                 }
+                // Its descriptor may have a number of the state's by now.
+                drop(board);
+                let_go();
                 return Err(OpenError { listen: faults, ..error });
             }
         };
@@ -393,6 +406,8 @@ impl Manager {
         let path = std::path::PathBuf::from(&self.options.pidfile);
         match std::fs::write(&path, format!("{}\n", std::process::id())) {
             Ok(()) => self.pidfile = Some(path),
+            // Written by an earlier image of this process, and to be removed at its end.
+            Err(_) if is_ours(&path) => self.pidfile = Some(path),
             Err(error) => self.tell(Level::Warning, "pidfile", None, format!("pidfile {}: {error}", path.display())),
         }
     }
@@ -1354,6 +1369,25 @@ impl Manager {
     pub fn cooperation(&self) -> Cooperate {
         self.options.cooperate
     }
+}
+
+/// The scoreboard of the former image. A system that is short of something for a moment is asked again: the workers go on meanwhile.
+fn attach_patiently(memory: &OwnedFd) -> Result<Board, BoardError> {
+    const TRIES: u32 = 20;
+    let mut tries = 0;
+    loop {
+        let copy = fd::duplicate(memory.as_fd(), 3).map_err(BoardError::from);
+        match copy.and_then(Board::attach) {
+            Err(BoardError::Sys(error)) if tries < TRIES && error.is_shortage() => tries += 1,
+            other => return other,
+        }
+        let _ = poll::poll(&mut [], 50);
+    }
+}
+
+/// Whether a pidfile names this process.
+fn is_ours(pidfile: &std::path::Path) -> bool {
+    std::fs::read_to_string(pidfile).is_ok_and(|text| text.trim() == std::process::id().to_string())
 }
 
 /// Options that prepare a command's process; a program that forks itself does such things in its own code, before it serves.

@@ -46,6 +46,11 @@ impl SysError {
         self.source.raw_os_error().unwrap_or(0)
     }
 
+    /// Whether the system lacks something that it may have a moment later: memory, descriptors, processes.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self.errno(), libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN | libc::EMFILE | libc::ENFILE)
+    }
+
     /// The same error, naming what the call was applied to.
     pub fn on(mut self, subject: impl Into<String>) -> SysError {
         self.subject = subject.into();

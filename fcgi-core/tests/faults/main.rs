@@ -35,13 +35,22 @@ fn main() {
             play(scene, Some((role, call, nth.parse().unwrap(), errno.parse().unwrap())))
         }
         ["serve"] => pool::serve_command(),
-        ["next-image", ..] => pool::next_image(),
+        ["next-image"] => pool::refusing_image(),
+        ["new-image", ..] => pool::new_image(),
         ["long", rest @ ..] => driver::run(true, rest.first().copied()),
         ["short", rest @ ..] => driver::run(false, rest.first().copied()),
         // As cargo test runs it.
         _ => driver::run(false, None),
     };
     std::process::exit(code);
+}
+
+/// How a message names a call: the standard library's stat calls are one.
+fn in_messages(call: &str) -> &str {
+    match call {
+        "statx" => "stat",
+        other => other.split('(').next().unwrap_or_default(),
+    }
 }
 
 /// Whether a notice, the error, or what a worker printed names the call.
@@ -51,24 +60,25 @@ fn named(told: &scenes::Told, call: &str) -> bool {
     workers.chain(told.said.iter().chain(&told.failed).map(String::as_str)).any(|text| text.contains(call))
 }
 
+fn report_counts() {
+    for (role, call, count) in fault::counted() {
+        println!("count {role:?} {} {count}", fault::CALLS[call].0);
+    }
+}
+
 /// Plays a scene in this process. Prints what it came to; 0 if all is as it should be.
 fn play(name: &str, target: Option<(Role, usize, u32, i32)>) -> i32 {
     let scene = scenes::ALL.iter().find(|(known, _)| *known == name).expect("a scene").1;
     fault::arm(target).expect("memory for the counts");
     let before = scenes::left_over();
-    let call = target.map(|(_, call, _, _)| match fault::CALLS[call].0 {
-        "statx" => "stat",
-        other => other.split('(').next().unwrap_or_default(),
-    });
+    let call = target.map(|(_, call, _, _)| in_messages(fault::CALLS[call].0));
     let mut wrong = Vec::new();
     let mut told = scenes::Told::default();
     fault::become_role(Role::Main);
     scene(&mut told);
     fault::become_role(Role::None);
     if target.is_none() {
-        for (role, call, count) in fault::counted() {
-            println!("count {role:?} {} {count}", fault::CALLS[call].0);
-        }
+        report_counts();
     }
     wrong.append(&mut told.wrong);
     if let Some(reason) = &told.failed {

@@ -256,8 +256,71 @@ pub fn exec(told: &mut Told) {
     drop(forgotten);
 }
 
-/// The new image of the upgrade: it refuses in its dry run.
-pub fn next_image() -> i32 {
+/// The descriptors that were open before the pool, for the image that ends it.
+const BEFORE: &str = "FCGIGUARD_FAULT_OPEN";
+
+/// A pool whose manager changes its image; the second half of its life is the new image's.
+pub fn upgrade(told: &mut Told) {
+    let this = std::env::current_exe().expect("own path");
+    let command: Vec<OsString> = vec![this.clone().into(), "serve".into()];
+    std::env::set_var(BEFORE, scenes::descriptors().join("\n"));
+    // As many words as `play` has: who is hurt is read from them.
+    let words = std::env::args_os().skip(2);
+    let image = [this.into_os_string(), "new-image".into()].into_iter().chain(words).collect();
+    // Returns only if the new image was refused.
+    life(told, upgradable(), Mode::Exec(command), Some(Image::new(image)));
+    if fault::hit().is_none() {
+        told.wrong.push("the upgrade was refused without a fault".to_owned());
+    }
+}
+
+fn upgradable() -> PoolOptions {
+    options(&[("cooperate", "none"), ("output", "capture")])
+}
+
+/// The new image: it takes over pool and workers, serves, and ends the pool.
+pub fn new_image() -> i32 {
+    // The dry run has no descriptor but what it needs.
+    if !fcgi_core::manager::handover::is_check() {
+        fault::resume().expect("the counts");
+    }
+    fault::become_role(Role::Main);
+    let mut told = Told::default();
+    let this = std::env::current_exe().expect("own path");
+    life(&mut told, upgradable(), Mode::Exec(vec![this.into(), "serve".into()]), None);
+    fault::become_role(Role::None);
+    let open = scenes::descriptors();
+    let before = std::env::var(BEFORE).unwrap_or_default();
+    if open.join("\n") != before {
+        told.wrong.push(format!("descriptors now: {open:?}, before: {:?}", before.lines().collect::<Vec<_>>()));
+    }
+    // SAFETY: asks for any child; a null status is allowed.
+    if unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } != -1 {
+        told.wrong.push("a child is left over or was not reaped".to_owned());
+    }
+    if std::env::args().nth(3).is_none() {
+        super::report_counts();
+    }
+    if let Some(line) = fault::hit() {
+        println!("hit {line}");
+    }
+    for text in &told.said {
+        println!("said {text}");
+    }
+    if let Some(reason) = &told.failed {
+        let call = std::env::args().nth(4).unwrap_or_default();
+        if !super::named(&told, super::in_messages(&call)) {
+            told.wrong.push(format!("the message does not name the call: {reason}"));
+        }
+    }
+    for text in &told.wrong {
+        println!("WRONG {text}");
+    }
+    i32::from(!told.wrong.is_empty())
+}
+
+/// The new image of an upgrade that is to fail: it refuses in its dry run.
+pub fn refusing_image() -> i32 {
     let _ = std::io::stdin().read(&mut [0]);
     eprintln!("this image is not wanted");
     3

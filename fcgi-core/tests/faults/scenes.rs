@@ -38,6 +38,7 @@ pub type Scene = fn(&mut Told);
 pub const ALL: &[(&str, Scene)] = &[
     ("fork", super::pool::fork),
     ("exec", super::pool::exec),
+    ("upgrade", super::pool::upgrade),
     ("client", client),
     ("probe", probe),
     ("responder", responder),

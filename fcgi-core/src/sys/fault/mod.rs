@@ -67,7 +67,8 @@ pub const CALLS: &[(&str, &[i32])] = {
         ("poll", &[EINTR, ENOMEM]),
         ("fork", &[EAGAIN, ENOMEM]),
         ("execve", &[E2BIG, EACCES, ENOENT, ENOMEM, ETXTBSY]),
-        ("waitpid", &[EINTR, ECHILD]),
+        // ECHILD comes only when the child is gone, which a fault cannot bring about.
+        ("waitpid", &[EINTR]),
         ("kill", &[ESRCH, EPERM]),
         ("pidfd_open", &[EMFILE, ENFILE, ENOMEM, ENODEV, ENOSYS]),
         ("close_range", &[ENOMEM, ENOSYS]),
@@ -114,15 +115,35 @@ pub fn number(call: &str) -> Option<usize> {
     CALLS.iter().position(|(name, _)| *name == call)
 }
 
-/// Starts to count; `target`, if given, fails: role, call, how many of it come before, errno. Once per process.
-pub fn arm(target: Option<(Role, usize, u32, i32)>) -> io::Result<()> {
-    let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-    // SAFETY: a new anonymous mapping at a place that the kernel chooses.
-    let at = unsafe { libc::mmap(null_mut(), size_of::<Page>(), prot, flags, -1, 0) };
+/// Names the descriptor of the counts to the next image of this process.
+const INHERITED: &str = "FCGIGUARD_FAULT_FD";
+
+/// Goes on counting in an image that one which is counted has executed.
+pub fn resume() -> io::Result<()> {
+    let number = std::env::var(INHERITED).ok().and_then(|number| number.parse().ok()).unwrap_or(-1);
+    map(number).map(|page| PAGE.store(page, Ordering::Release))
+}
+
+fn map(fd: i32) -> io::Result<*mut Page> {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at a place that the kernel chooses; the file is at least as long.
+    let at = unsafe { libc::mmap(null_mut(), size_of::<Page>(), prot, libc::MAP_SHARED, fd, 0) };
     if at == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    let page = at.cast::<Page>();
+    Ok(at.cast())
+}
+
+/// Starts to count; `target`, if given, fails: role, call, how many of it come before, errno. Once per process.
+pub fn arm(target: Option<(Role, usize, u32, i32)>) -> io::Result<()> {
+    // SAFETY: a new file without a name, inherited over an exec, and as long as the page.
+    let fd = unsafe {
+        let fd = libc::memfd_create(c"fault-counts".as_ptr(), 0);
+        libc::ftruncate(fd, size_of::<Page>() as libc::off_t);
+        fd
+    };
+    std::env::set_var(INHERITED, fd.to_string());
+    let page = map(fd)?;
     // SAFETY: fresh memory, all zero, of a type made of atomics only; never unmapped.
     let place = unsafe { &*page };
     if let Some((role, call, nth, errno)) = target {

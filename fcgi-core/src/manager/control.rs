@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::params::Pairs;
 use crate::record::{ProtocolStatus, RecordType, Role};
 use crate::sys::poll::{self, PollFd};
-use crate::sys::{net, process, users};
+use crate::sys::{net, process, users, SysError};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// Connections at once; more wait in the listen queue. Somebody who only looks needs one.
@@ -265,7 +265,7 @@ impl Connection {
             }
             Ok(count) => count,
             Err(error) => {
-                self.close = !matches!(error.errno(), libc::EAGAIN | libc::EINTR);
+                self.close = !is_passing(&error);
                 return;
             }
         };
@@ -318,7 +318,9 @@ impl Connection {
         while !self.out.is_empty() {
             match net::send(self.fd.as_fd(), &self.out) {
                 Ok(count) => drop(self.out.drain(..count)),
-                Err(error) if error.errno() == libc::EAGAIN => return,
+                Err(error) if error.errno() == libc::EINTR => {}
+                // Without memory the rest goes at the next turn, as with a full socket.
+                Err(error) if is_passing(&error) => return,
                 Err(_) => {
                     self.out.clear();
                     self.close = true;
@@ -326,6 +328,11 @@ impl Connection {
             }
         }
     }
+}
+
+/// Whether a call on a connection may succeed a moment later.
+fn is_passing(error: &SysError) -> bool {
+    matches!(error.errno(), libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::ENOBUFS)
 }
 
 /// What a request asks for, or the status and text of its refusal.

@@ -297,13 +297,23 @@ impl Manager {
             Ok(state) => state,
             Err(reason) => return Err(OpenError { other: Some(BoardError::State(reason)), ..error }),
         };
+        let claimed = state.clone().filter(|_| !handover::is_check());
+        // There is no way back into the former image. Where this one cannot go on either, nobody looks after its workers and files.
+        let let_go = || {
+            if let Some(state) = &claimed {
+                Manager::let_go(state);
+            }
+        };
         let board = match state.as_ref().and_then(|state| handover::take(state.board)) {
-            Some(memory) => Board::attach(memory),
+            Some(memory) => attach_patiently(&memory),
             None => Board::create(options.lines()),
         };
         let board = match board {
             Ok(board) => board,
-            Err(fault) => return Err(OpenError { other: Some(fault), ..error }),
+            Err(fault) => {
+                let_go();
+                return Err(OpenError { other: Some(fault), ..error });
+            }
         };
         let mut handed = state.as_mut().map(|state| std::mem::take(&mut state.listeners)).unwrap_or_default();
         // The control socket first: who can reach the pool can ask its manager.
@@ -320,6 +330,9 @@ impl Manager {
                     Ok(listeners) => listeners.into_iter().for_each(|mut listener| listener.remove_file()),
                     Err(more) => faults.extend(more),
                 }
+                // Its descriptor may have a number of the state's by now.
+                drop(board);
+                let_go();
                 return Err(OpenError { listen: faults, ..error });
             }
         };
@@ -393,6 +406,8 @@ impl Manager {
         let path = std::path::PathBuf::from(&self.options.pidfile);
         match std::fs::write(&path, format!("{}\n", std::process::id())) {
             Ok(()) => self.pidfile = Some(path),
+            // Written by an earlier image of this process, and to be removed at its end.
+            Err(_) if is_ours(&path) => self.pidfile = Some(path),
             Err(error) => self.tell(Level::Warning, "pidfile", None, format!("pidfile {}: {error}", path.display())),
         }
     }
@@ -636,12 +651,8 @@ impl Manager {
             return Ok(step);
         }
         let mut fds = self.poll_set();
-        match poll::poll(&mut fds, self.wait_ms(timeout_ms)) {
-            Ok(_) => {}
-            // A host's signal: give it its turn.
-            Err(error) if error.errno() == libc::EINTR => {}
-            Err(error) => return Err(error),
-        }
+        // A host's signal ends the wait: give it its turn.
+        poll::wait(&mut fds, self.wait_ms(timeout_ms))?;
         let happened: Vec<RawFd> = fds.iter().filter(|p| p.happened() != 0).map(PollFd::fd).collect();
         Ok(self.end_step(&happened))
     }
@@ -712,11 +723,8 @@ impl Manager {
         let wait = self.wait_ms(timeout_ms);
         let mut fds = self.poll_set();
         let mut result = Ok(0);
-        around(&mut || result = poll::poll(&mut fds, wait));
-        match result {
-            Err(error) if error.errno() != libc::EINTR => Err(error),
-            _ => Ok(()),
-        }
+        around(&mut || result = poll::wait(&mut fds, wait));
+        result.map(drop)
     }
 
     /// What a step would wait for: descriptors and poll(2)'s events, for a host that waits in a loop of its own and then calls
@@ -1039,6 +1047,7 @@ impl Manager {
     }
 
     fn sample(&mut self, now: u64) {
+        self.find_ready();
         let wants_memory = self.options.max_memory.0 > 0;
         let workers = self
             .children
@@ -1061,6 +1070,16 @@ impl Manager {
             .collect();
         let queue = self.queue();
         self.policy.handle(now, Event::Samples { workers, queue });
+    }
+
+    /// Workers whose word that they are ready was lost on its way (no memory for it): their lines say the same.
+    fn find_ready(&mut self) {
+        let both = flag::READY | flag::COOPERATES;
+        let says = |slot| self.board.line(slot).is_some_and(|l| l.flags.load(Ordering::Acquire) & both == both);
+        let quiet: Vec<Slot> = self.children.iter().filter(|c| !c.is_ready && says(c.slot)).map(|c| c.slot).collect();
+        for slot in quiet {
+            self.is_ready(slot, ReadyHow::Said);
+        }
     }
 
     /// Waiting and limit of the fullest listening socket.
@@ -1294,6 +1313,7 @@ impl Manager {
             return Err("no way to fork".into());
         };
         let parent = process::pid();
+        let mut ends = Some((lifeline_read, ready_write));
         // Blocked around the fork: a signal that comes at once must find the child in its own role.
         let (signals, worker) = (&mut self.signals, &mut self.born);
         let (children, listeners, board) = (&mut self.children, &mut self.listeners, &self.board);
@@ -1323,24 +1343,22 @@ impl Manager {
             // A belt beside the lifeline; a manager that is gone already is found by the lifeline at the first wait.
             process::die_with_parent(libc::SIGTERM, parent);
             let _ = signal::leave_on(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP]);
-            if let Ok(copy) = board.fd().try_clone_to_owned() {
-                if let Ok(board) = Board::attach(copy) {
-                    *worker = Some(Worker::new(
-                        board,
-                        slot,
-                        generation,
-                        lifeline_read.try_clone().map_err(|e| e.to_string())?,
-                        ready_write.try_clone().map_err(|e| e.to_string())?,
-                    ));
+            let copy = fd::duplicate(board.fd(), 3).map_err(BoardError::from);
+            match (copy.and_then(Board::attach), ends.take()) {
+                (Ok(board), Some((lifeline, ready))) => {
+                    *worker = Some(Worker::new(board, slot, generation, lifeline, ready));
                 }
+                // Out of this closure the child would go on as a second manager.
+                (Err(error), Some((_, ready))) => {
+                    let _ = net::send(ready.as_fd(), format!("STATUS={error}\n").as_bytes());
+                    process::exit_now(1);
+                }
+                _ => process::exit_now(1),
             }
             Ok(0)
         })?;
         if pid == 0 {
             drop(lifeline_write);
-            if self.born.is_none() {
-                process::exit_now(1);
-            }
             return Ok(true);
         }
         self.add_child(slot, generation, pid, (lifeline_write, ready_read, None), None)?;
@@ -1351,6 +1369,25 @@ impl Manager {
     pub fn cooperation(&self) -> Cooperate {
         self.options.cooperate
     }
+}
+
+/// The scoreboard of the former image. A system that is short of something for a moment is asked again: the workers go on meanwhile.
+fn attach_patiently(memory: &OwnedFd) -> Result<Board, BoardError> {
+    const TRIES: u32 = 20;
+    let mut tries = 0;
+    loop {
+        let copy = fd::duplicate(memory.as_fd(), 3).map_err(BoardError::from);
+        match copy.and_then(Board::attach) {
+            Err(BoardError::Sys(error)) if tries < TRIES && error.is_shortage() => tries += 1,
+            other => return other,
+        }
+        let _ = poll::poll(&mut [], 50);
+    }
+}
+
+/// Whether a pidfile names this process.
+fn is_ours(pidfile: &std::path::Path) -> bool {
+    std::fs::read_to_string(pidfile).is_ok_and(|text| text.trim() == std::process::id().to_string())
 }
 
 /// Options that prepare a command's process; a program that forks itself does such things in its own code, before it serves.

@@ -138,11 +138,7 @@ impl Group {
         if let Some((_, check)) = &self.check {
             check.poll_fds(&mut fds);
         }
-        match poll::poll(&mut fds, wait) {
-            Ok(_) => {}
-            Err(error) if error.errno() == libc::EINTR => {}
-            Err(error) => return Err(error),
-        }
+        poll::wait(&mut fds, wait)?;
         if !self.settled && now >= self.opened_at + SETTLE_MS && fds.iter().all(|p| p.happened() == 0) {
             // Nothing happens: the start is over, and its code is not needed again.
             self.settled = true;

@@ -57,8 +57,8 @@ pub enum ListenError {
         address: String,
         /// The folder.
         folder: PathBuf,
-        /// The reason.
-        source: io::Error,
+        /// The call on a file in it, and the reason.
+        source: SysError,
     },
     /// A user or group of an option is unknown.
     #[error("there is no {what} {name:?}")]
@@ -248,7 +248,8 @@ fn open_one(
     let listeners: Vec<Listener> = taken.iter().filter_map(Listener::take_over).collect();
     if !listeners.is_empty() {
         for listener in &listeners {
-            renew(listener, options)?;
+            // After the change-over it serves on as it was: the dry run has tried the same, and ending now would help nobody.
+            renew(listener, options).or_else(|fault| if handover::is_check() { Err(fault) } else { Ok(()) })?;
         }
         return Ok(listeners);
     }
@@ -344,8 +345,7 @@ fn from_supervisor(address: &Address, options: &PoolOptions) -> Result<Option<Li
                 continue;
             };
             let lock_path = PathBuf::from(format!("{}.lock", path.display()));
-            let folder = || path.parent().unwrap_or(Path::new("/")).to_owned();
-            let fault = |source| ListenError::Folder { address: name.clone(), folder: folder(), source };
+            let fault = |source| ListenError::Folder { address: name.clone(), folder: folder_of(path), source };
             let Some(lock) = take_lock(&lock_path).map_err(fault)? else {
                 return Err(ListenError::InUse { address: name, pid: None });
             };
@@ -391,11 +391,7 @@ fn bind_unix(path: &Path, options: &PoolOptions) -> Result<Listener, ListenError
     let name = format!("unix:{}", path.display());
     let addr = SockAddr::Unix(path.to_owned());
     let fail = |source| ListenError::Sys { address: name.clone(), source };
-    let folder_fault = |source| ListenError::Folder {
-        address: name.clone(),
-        folder: path.parent().unwrap_or(Path::new("/")).to_owned(),
-        source,
-    };
+    let folder_fault = |source| ListenError::Folder { address: name.clone(), folder: folder_of(path), source };
     let owner = match options.socket_owner.as_str() {
         "" => u32::MAX,
         who => users::user(who).ok_or_else(|| ListenError::Unknown { what: "user", name: who.to_owned() })?.uid,
@@ -419,7 +415,7 @@ fn bind_unix(path: &Path, options: &PoolOptions) -> Result<Listener, ListenError
     };
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(give_back(folder_fault(error))),
+        Err(error) => return Err(give_back(folder_fault(call("lstat", error)))),
         Ok(meta) => {
             use std::os::unix::fs::{FileTypeExt, MetadataExt};
             if !meta.file_type().is_socket() {
@@ -434,23 +430,27 @@ fn bind_unix(path: &Path, options: &PoolOptions) -> Result<Listener, ListenError
                 }
             }
             if net::file_identity(path).ok() == Some(there) {
-                std::fs::remove_file(path).map_err(|e| give_back(folder_fault(e)))?;
+                std::fs::remove_file(path).map_err(|e| give_back(folder_fault(call("unlink", e))))?;
             }
         }
     }
 
-    let socket = net::stream_socket(&addr).map_err(fail)?;
+    let socket = net::stream_socket(&addr).map_err(|e| give_back(fail(e)))?;
     // Nobody may connect before mode and owner are right.
     let mask = process::umask(0o177);
     let bound = net::bind(socket.as_fd(), &addr);
     process::umask(mask);
     if let Err(error) = bound {
         return Err(give_back(match error.errno() {
-            libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EROFS => folder_fault(error.source),
+            libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EROFS => folder_fault(call("bind", error.source)),
             _ => fail(error),
         }));
     }
-    let identity = net::file_identity(path).unwrap_or((0, 0));
+    let identity = net::file_identity(path).map_err(|error| {
+        // Just bound, under the lock: it is ours, and without its identity nobody would dare to remove it later.
+        let _ = std::fs::remove_file(path);
+        give_back(folder_fault(call("lstat", error)))
+    })?;
     note(&lock, identity);
     let file = SocketFile { path: path.to_owned(), identity, lock: lock_path, _held: lock, owner: std::process::id() };
     let mut listener = Listener { fd: socket, address: name.clone(), bound: Some(addr), file: Some(file) };
@@ -469,6 +469,19 @@ fn bind_unix(path: &Path, options: &PoolOptions) -> Result<Listener, ListenError
         return Err(fail(error));
     }
     Ok(listener)
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => PathBuf::from("."),
+        Some(folder) => folder.to_owned(),
+        None => PathBuf::from("/"),
+    }
+}
+
+/// An error whose message names the folder or path elsewhere.
+fn call(call: &'static str, source: io::Error) -> SysError {
+    SysError { call, subject: String::new(), source }
 }
 
 fn named(call: &'static str, path: &Path, source: io::Error) -> SysError {
@@ -498,7 +511,7 @@ fn noted(lock: &File) -> Option<(i32, (u64, u64))> {
 }
 
 /// Opens and locks the lock file; None if another manager holds it. Looks again if it was removed meanwhile.
-fn take_lock(path: &Path) -> io::Result<Option<File>> {
+fn take_lock(path: &Path) -> Result<Option<File>, SysError> {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
     for _ in 0..10 {
         let file = std::fs::OpenOptions::new()
@@ -508,11 +521,12 @@ fn take_lock(path: &Path) -> io::Result<Option<File>> {
             .truncate(false)
             .mode(0o600)
             .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
-            .open(path)?;
-        if !process::try_lock(&file).map_err(|e| e.source)? {
+            .open(path)
+            .map_err(|error| call("open", error))?;
+        if !process::try_lock(&file)? {
             return Ok(None);
         }
-        let mine = file.metadata()?;
+        let mine = file.metadata().map_err(|error| call("fstat", error))?;
         if std::fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (mine.dev(), mine.ino())) {
             return Ok(Some(file));
         }

@@ -99,7 +99,7 @@ impl Command {
 
 fn is_executable(path: &Path) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt;
-    let meta = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    let meta = std::fs::metadata(path).map_err(|e| format!("stat: {e}"))?;
     if !meta.is_file() {
         return Err("is not a file".to_owned());
     }

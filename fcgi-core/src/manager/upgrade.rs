@@ -75,6 +75,8 @@ pub(super) struct Check {
     pidfd: Option<OwnedFd>,
     answer: Tail,
     output: Tail,
+    /// Why the image could not be executed, if it could not.
+    report: OwnedFd,
     until: u64,
 }
 
@@ -147,12 +149,12 @@ impl Check {
             death_signal: libc::SIGKILL,
         };
         let (pid, report) = process::spawn(&plan).map_err(text)?;
-        drop(report);
         Ok(Check {
             pid,
             pidfd: process::pidfd(pid).ok(),
             answer: Tail { pipe: Some(answer), bytes: Vec::new() },
             output: Tail { pipe: Some(output), bytes: Vec::new() },
+            report,
             until: time::monotonic_ms() + timeout_ms,
         })
     }
@@ -193,7 +195,10 @@ impl Check {
         }
         let how = match (status.code(), status.signal()) {
             _ if late => "did not end its dry run within upgrade_timeout".to_owned(),
-            (Some(127), _) if printed.is_empty() => "cannot be executed".to_owned(),
+            (Some(127), _) if printed.is_empty() => match process::exec_report(&self.report) {
+                Some(Some(error)) => format!("cannot be executed: {error}"),
+                _ => "cannot be executed".to_owned(),
+            },
             (Some(code), _) => format!("ended with status {code} in its dry run"),
             (None, number) => format!("was ended by signal {} in its dry run", number.unwrap_or(0)),
         };

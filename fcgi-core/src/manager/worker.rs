@@ -101,8 +101,8 @@ impl Worker {
 
     fn say(&self, line: &str) {
         if let Some(pipe) = &self.ready {
-            // A manager that is gone needs to hear nothing.
-            let _ = net::send(pipe.as_fd(), line.as_bytes());
+            // A manager that is gone needs to hear nothing. What else is lost (no memory) stands on the line too.
+            while net::send(pipe.as_fd(), line.as_bytes()).is_err_and(|e| e.errno() == libc::EINTR) {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! Unix datagrams: the manager's own notify socket, with the sender's credentials, and messages to a supervisor's.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use super::{check, check_len, Result, SysError};
 use std::io;
 use std::mem;

@@ -1,5 +1,7 @@
 //! Waiting for many descriptors, registered once. One epoll set belongs to one process: it is not to be used after fork.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use super::{check, Result};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 

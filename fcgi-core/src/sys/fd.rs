@@ -1,5 +1,7 @@
 //! Descriptors: pipes, flags, reading and writing. All that is opened here closes on exec.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use super::{check, check_len, Result};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -15,7 +17,7 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 /// Sets or clears O_NONBLOCK. The flag belongs to the open file, so every process that shares it sees the change.
 pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> Result<()> {
     // SAFETY: F_GETFL and F_SETFL take no pointer.
-    let flags = check("fcntl", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    let flags = check("fcntl", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL, 0) })?;
     let wanted = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
     if wanted != flags {
         // SAFETY: as above.
@@ -43,7 +45,7 @@ pub fn set_cloexec_number(fd: RawFd, on: bool) -> Result<()> {
 /// Whether `fd` is open in this process.
 pub fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD takes no pointer and reports a closed descriptor as an error.
-    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+    unsafe { libc::fcntl(fd, libc::F_GETFD, 0) != -1 }
 }
 
 /// A copy of `fd` with the lowest number that is at least `min`, close-on-exec.
@@ -78,7 +80,7 @@ pub unsafe fn own(fd: RawFd) -> OwnedFd {
 /// Whether O_NONBLOCK is set on the open file.
 pub fn is_nonblocking(fd: BorrowedFd<'_>) -> Result<bool> {
     // SAFETY: F_GETFL takes no pointer.
-    let flags = check("fcntl", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    let flags = check("fcntl", unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL, 0) })?;
     Ok(flags & libc::O_NONBLOCK != 0)
 }
 
@@ -127,7 +129,7 @@ impl Lent {
     /// Of an open descriptor, which its owner must keep open while this is used. An error if it is not open now.
     pub fn new(fd: RawFd) -> Result<Lent> {
         // SAFETY: F_GETFD takes no pointer.
-        check("fcntl", unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+        check("fcntl", unsafe { libc::fcntl(fd, libc::F_GETFD, 0) })?;
         Ok(Lent(fd))
     }
 }

@@ -4,6 +4,8 @@
 //! fresh: the page it stands in is wiped in every child (MADV_WIPEONFORK, Linux 4.14), whoever called fork or clone. Only a
 //! child that shares its parent's memory (vfork) is not told apart; it may call nothing but exec.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use std::ptr::{null_mut, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 

@@ -1,5 +1,8 @@
 //! What a long-lived process keeps in memory.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
+
 /// Unmaps the pages of this executable's file that were mapped for its start (flags, configuration, messages). They stay in the page
 /// cache: what is needed again is mapped again, without reading the disk. Pages that were written to are not touched.
 pub fn give_back_start() {

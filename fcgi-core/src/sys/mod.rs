@@ -5,6 +5,8 @@
 
 pub mod datagram;
 pub mod epoll;
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod fd;
 pub mod identity;
 pub mod memory;
@@ -42,6 +44,11 @@ impl SysError {
     /// The error number, or 0 if the reason did not come from the system.
     pub fn errno(&self) -> i32 {
         self.source.raw_os_error().unwrap_or(0)
+    }
+
+    /// Whether the system lacks something that it may have a moment later: memory, descriptors, processes.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self.errno(), libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN | libc::EMFILE | libc::ENFILE)
     }
 
     /// The same error, naming what the call was applied to.

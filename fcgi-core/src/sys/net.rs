@@ -1,5 +1,7 @@
 //! Stream sockets: TCP over IPv4 and IPv6, and unix sockets by path.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use super::{check, check_len, Result, SysError};
 use std::io;
 use std::mem;

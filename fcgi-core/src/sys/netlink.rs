@@ -6,6 +6,8 @@
 //! [`Diag::accepted`] lists what workers hold, and how [`Diag::stage`] tells whether our own connection was taken.
 //! Only sockets of this network namespace are seen.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use super::net::{self, SockAddr};
 use super::{check, Result, SysError};
 use std::collections::{BTreeSet, HashMap};

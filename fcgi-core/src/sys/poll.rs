@@ -1,5 +1,7 @@
 //! Waiting for descriptors.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use super::{check, Result};
 use std::os::fd::RawFd;
 
@@ -36,6 +38,19 @@ impl PollFd {
     /// The descriptor.
     pub fn fd(&self) -> RawFd {
         self.0.fd
+    }
+}
+
+/// As [`poll`], for a loop that must go on: a signal ends the wait with nothing, and so does, a moment later, a kernel that has no memory
+/// for it. Who waits looks at the time then, and waits again.
+pub fn wait(fds: &mut [PollFd], timeout_ms: i32) -> Result<usize> {
+    match poll(fds, timeout_ms) {
+        Err(error) if error.errno() == libc::EINTR => Ok(0),
+        Err(error) if matches!(error.errno(), libc::ENOMEM | libc::EAGAIN) => {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            Ok(0)
+        }
+        other => other,
     }
 }
 

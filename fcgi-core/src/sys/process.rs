@@ -1,5 +1,7 @@
 //! Processes: fork, exec, waiting, signals to others, privileges and limits.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use super::{check, fd, Result, SysError};
 use std::ffi::{CStr, CString};
 use std::io;
@@ -59,7 +61,7 @@ pub fn kill(pid: i32, signal: i32) -> Result<()> {
 /// A descriptor that becomes readable when the process ends.
 pub fn pidfd(pid: i32) -> Result<OwnedFd> {
     // SAFETY: no pointers; the call returns a descriptor or -1.
-    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0, 0) };
     let number = check("pidfd_open", number as libc::c_int)?;
     // SAFETY: the call succeeded, so the descriptor is open and only ours (close-on-exec is its default).
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
@@ -160,11 +162,13 @@ const STEPS: &[&str] = &[
     "chroot",
     "chdir",
     "setgroups",
-    "setgid",
-    "setuid",
+    "setresgid",
+    "setresuid",
     "setuid (the old user can be had back)",
-    "no_new_privs",
+    "prctl (no_new_privs)",
     "execve",
+    "fcntl (copy of a descriptor)",
+    "chdir (into the new root)",
 ];
 
 /// Forks and executes. `Ok` is the child's id; whether the exec worked is read from the returned pipe with
@@ -238,13 +242,13 @@ fn child(plan: &ExecPlan, report_fd: &mut RawFd, parent: i32, moved: &mut [RawFd
         // Out of the way first, so that no move overwrites what a later one needs.
         let copy = libc::fcntl(*report_fd, libc::F_DUPFD_CLOEXEC, highest + 1 + moved.len() as i32);
         if copy == -1 {
-            return Err(report(1));
+            return Err(report(13));
         }
         *report_fd = copy;
         for (place, (from, _)) in moved.iter_mut().zip(&plan.descriptors) {
             *place = libc::fcntl(*from, libc::F_DUPFD_CLOEXEC, highest + 1);
             if *place == -1 {
-                return Err(report(1));
+                return Err(report(13));
             }
         }
         for (place, (_, to)) in moved.iter().zip(&plan.descriptors) {
@@ -269,8 +273,11 @@ fn child(plan: &ExecPlan, report_fd: &mut RawFd, parent: i32, moved: &mut [RawFd
             libc::umask(mask as libc::mode_t);
         }
         if let Some(path) = &plan.chroot {
-            if libc::chroot(path.as_ptr()) == -1 || libc::chdir(c"/".as_ptr()) == -1 {
+            if libc::chroot(path.as_ptr()) == -1 {
                 return Err(report(5));
+            }
+            if libc::chdir(c"/".as_ptr()) == -1 {
+                return Err(report(14));
             }
         }
         if let Some(identity) = &plan.identity {
@@ -300,11 +307,28 @@ unsafe fn close_others(plan: &ExecPlan, report_fd: RawFd) {
         let end = next.map_or(libc::c_uint::MAX, |to| (to - 1) as libc::c_uint);
         if next.is_none_or(|to| to > from) {
             // SAFETY: closing descriptors of this fresh child that nothing uses.
-            unsafe { libc::syscall(libc::SYS_close_range, from as libc::c_uint, end, 0) };
+            if unsafe { libc::syscall(libc::SYS_close_range, from as libc::c_uint, end, 0) } == -1 {
+                close_each(from, end);
+            }
         }
         match next {
             Some(to) => from = to + 1,
             None => return,
+        }
+    }
+}
+
+/// Linux before 5.9, or a sandbox that does not know close_range. What lies above a limit of descriptors that was lowered stays open.
+fn close_each(from: RawFd, end: libc::c_uint) {
+    /// More than a process has in earnest; a limit of 2^30 would keep the child busy for minutes.
+    const MOST: libc::rlim_t = 1 << 20;
+    let mut limit = libc::rlimit { rlim_cur: MOST, rlim_max: MOST };
+    // SAFETY: `limit` is a whole rlimit; close takes a number, and a closed one is an error without effect.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        let last = libc::rlim_t::from(end).min(limit.rlim_cur.min(MOST));
+        for number in from..=last as RawFd {
+            libc::close(number);
         }
     }
 }
@@ -370,11 +394,14 @@ pub fn chown(path: &std::path::Path, uid: u32, gid: u32) -> io::Result<()> {
 
 /// Takes an exclusive lock on an open file without waiting; false if another process has it.
 pub fn try_lock(file: &std::fs::File) -> Result<bool> {
-    // SAFETY: no pointers.
-    match check("flock", unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
-        Ok(_) => Ok(true),
-        Err(error) if error.errno() == libc::EWOULDBLOCK => Ok(false),
-        Err(error) => Err(error),
+    loop {
+        // SAFETY: no pointers.
+        match check("flock", unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+            Ok(_) => return Ok(true),
+            Err(error) if error.errno() == libc::EWOULDBLOCK => return Ok(false),
+            Err(error) if error.errno() == libc::EINTR => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

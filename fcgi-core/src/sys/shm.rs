@@ -1,5 +1,7 @@
 //! Shared memory without a name: a memfd, mapped by the manager and by whoever gets its descriptor.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use super::{check, Result, SysError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

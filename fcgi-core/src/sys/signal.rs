@@ -1,5 +1,7 @@
 //! Signals: a self-pipe for the manager's own, flags for a worker's, and the mask around fork.
 
+#[cfg(feature = "fault-injection")]
+use super::fault::gate as libc;
 use super::{check, fd, Result};
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -387,11 +387,20 @@ impl Manager {
     }
 
     fn write_pidfile(&mut self) {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
         if self.options.pidfile.is_empty() {
             return;
         }
         let path = std::path::PathBuf::from(&self.options.pidfile);
-        match std::fs::write(&path, format!("{}\n", std::process::id())) {
+        // In a folder that others may write to, a link would point where they want it, and a pipe would hold us up.
+        let opened = std::fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&path);
+        match opened.and_then(|mut file| file.write_all(format!("{}\n", std::process::id()).as_bytes())) {
             Ok(()) => self.pidfile = Some(path),
             Err(error) => self.tell(Level::Warning, "pidfile", None, format!("pidfile {}: {error}", path.display())),
         }

@@ -507,8 +507,14 @@ fn take_lock(path: &Path) -> io::Result<Option<File>> {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)?;
+        // It is written to: a second name of somebody's file, where the folder is open to others, would be overwritten.
+        let what = file.metadata()?;
+        if !what.is_file() || what.nlink() > 1 {
+            let text = format!("{} is no lock file: it is not a plain file, or has a second name", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         if !process::try_lock(&file).map_err(|e| e.source)? {
             return Ok(None);
         }

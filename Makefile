@@ -50,7 +50,7 @@ fmt: ## format the Rust code
 
 .PHONY: bless
 bless: ## write anew what is made from the tables: headers, option and error pages, manual pages, completions, the ABI's record
-	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgi-core --test docs
+	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgi-core --test docs --test safety
 	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgiguard-ffi --test header
 	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgiguard --test pages
 	tests/abi/run bless

@@ -58,3 +58,28 @@ impl fmt::Display for Notice {
         write!(f, ": {}", self.text)
     }
 }
+
+/// A line that came from elsewhere (a worker, a peer), fit for a log and a terminal: control characters other than the tabulator
+/// are written as `\xNN`, so that they steer no terminal and forge no second line.
+pub fn printable(line: &str) -> String {
+    let mut clean = String::with_capacity(line.len());
+    for c in line.chars() {
+        if c.is_control() && c != '\t' {
+            clean.push_str(&format!("\\x{:02x}", c as u32));
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_written_out_and_letters_stay() {
+        assert_eq!(printable("a\tb ü 語"), "a\tb ü 語");
+        assert_eq!(printable("\x1b[2J\r\n\0\u{9b}\x7f"), "\\x1b[2J\\x0d\\x0a\\x00\\x9b\\x7f");
+    }
+}

@@ -18,7 +18,8 @@ use crate::sys::poll::{self, PollFd};
 use crate::sys::{net, process, users, SysError};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-/// Connections at once; more wait in the listen queue. Somebody who only looks needs one.
+/// Connections at once. Somebody who only looks needs one; a further one takes the place of the longest silent one, so that nobody
+/// keeps others out by saying nothing.
 const MAX_CONNECTIONS: usize = 32;
 
 /// What somebody asks for.
@@ -75,6 +76,8 @@ struct Connection {
     asked: Option<(u16, Route)>,
     /// Bytes of a request have come that is not answered yet.
     begun: bool,
+    /// A whole request has come that is not answered yet.
+    complete: bool,
     close: bool,
 }
 
@@ -118,7 +121,7 @@ impl Control {
 
     /// What to wait for.
     pub fn poll_fds(&self, into: &mut Vec<PollFd>) {
-        if self.connections.len() < MAX_CONNECTIONS {
+        if self.connections.len() < MAX_CONNECTIONS || self.longest_silent(self.next).is_some() {
             into.push(PollFd::new(self.listener.as_raw_fd(), poll::IN));
         }
         for connection in &self.connections {
@@ -129,9 +132,6 @@ impl Control {
 
     /// Deals with what happened; returns what was asked.
     pub fn look(&mut self, is: &impl Fn(RawFd) -> bool) -> Vec<Asked> {
-        if is(self.listener.as_raw_fd()) {
-            self.accept();
-        }
         let mut asked = Vec::new();
         for connection in &mut self.connections {
             if is(connection.fd.as_raw_fd()) {
@@ -140,16 +140,39 @@ impl Control {
             }
         }
         self.connections.retain(|connection| !connection.close || !connection.out.is_empty());
+        // After the others, so that whoever has to give way had the time to be heard.
+        if is(self.listener.as_raw_fd()) {
+            self.accept();
+        }
         asked
     }
 
     fn accept(&mut self) {
-        while self.connections.len() < MAX_CONNECTIONS {
+        let first = self.next;
+        loop {
+            let place = match self.connections.len() {
+                count if count < MAX_CONNECTIONS => None,
+                _ => match self.longest_silent(first) {
+                    None => return,
+                    place => place,
+                },
+            };
             let Ok(fd) = net::accept(self.listener.fd.as_fd(), true) else {
                 return;
             };
+            if let Some(place) = place {
+                self.connections.remove(place);
+            }
             self.add(fd);
         }
+    }
+
+    /// Who gives way to a newcomer: of those that came before `first` and have not asked anything whole, the eldest that may ask
+    /// nothing, else the eldest.
+    fn longest_silent(&self, first: u64) -> Option<usize> {
+        let may = |c: &Connection| self.commanders.contains(&c.uid) || self.readers.contains(&c.uid);
+        let silent = self.connections.iter().enumerate().filter(|(_, c)| c.number < first && !c.complete);
+        silent.min_by_key(|(_, c)| (may(c), c.number)).map(|(place, _)| place)
     }
 
     fn add(&mut self, fd: OwnedFd) -> &mut Connection {
@@ -158,7 +181,8 @@ impl Control {
         let conn = ResponderConn::new(Limits::default(), Capabilities::default());
         let number = self.next;
         self.next += 1;
-        let connection = Connection { number, fd, conn, out: Vec::new(), uid, asked: None, begun: false, close: false };
+        let (begun, complete, close) = (false, false, false);
+        let connection = Connection { number, fd, conn, out: Vec::new(), uid, asked: None, begun, complete, close };
         self.connections.push(connection);
         let last = self.connections.len() - 1;
         &mut self.connections[last]
@@ -238,7 +262,7 @@ impl Control {
             let connection = self.add(fd);
             let mut input = again.as_slice();
             while let Ok(Some(_)) = connection.conn.receive(&mut input) {}
-            connection.begun = true;
+            (connection.begun, connection.complete) = (true, true);
             let number = connection.number;
             self.waiting.push((change, number, id));
         }
@@ -290,7 +314,8 @@ impl Connection {
                 }
                 Ok(Some(RequestEvent::StdinEnd { .. })) => match self.asked.take() {
                     Some((id, Ok((ask, wait)))) => {
-                        asked.push(Asked { connection: self.number, id, ask, wait, uid: self.uid })
+                        self.complete = true;
+                        asked.push(Asked { connection: self.number, id, ask, wait, uid: self.uid });
                     }
                     Some((id, Err((status, text)))) => self.reply(id, status, "text/plain", &text),
                     None => {}
@@ -311,7 +336,7 @@ impl Connection {
         self.conn.stdout(id, text.as_bytes(), &mut self.out);
         let after = self.conn.end(id, 0, ProtocolStatus::RequestComplete, &mut self.out);
         self.close = self.close || after == AfterEnd::Close;
-        self.begun = false;
+        (self.begun, self.complete) = (false, false);
     }
 
     fn send(&mut self) {

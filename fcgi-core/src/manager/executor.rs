@@ -20,8 +20,9 @@ use super::upgrade::{Check, Image};
 use super::worker::Worker;
 use crate::address::Address;
 use crate::error::{Code, Coded};
-use crate::event::{Level, Notice, WorkerRef};
+use crate::event::{printable, Level, Notice, WorkerRef};
 use crate::probe::{Outcome, Probe, Prober, Verdict};
+use crate::sys::net::SockAddr;
 use crate::sys::netlink::Diag;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::{fd, net, process, signal, time, SysError};
@@ -138,6 +139,9 @@ pub(super) struct Lines {
 /// How often (ms) a child is asked for that no descriptor watches.
 const REAP_MS: u64 = 20;
 
+/// Peers that workers serve over TCP; the specification's name, which our responder and libfcgi know.
+const WEB_SERVER_ADDRS: &str = "FCGI_WEB_SERVER_ADDRS";
+
 /// How long (ms) a stop waits for the listen queue to run empty before the workers are asked to leave.
 const LAST_CALL_MS: u64 = 1000;
 
@@ -163,6 +167,10 @@ impl Lines {
         String::from_utf8_lossy(&self.partial).into_owned()
     }
 
+    fn line(&mut self) -> String {
+        printable(&String::from_utf8_lossy(&std::mem::take(&mut self.partial)))
+    }
+
     /// Complete lines that have come; false once the pipe has ended.
     fn read(&mut self, lines: &mut Vec<String>) -> bool {
         let mut buffer = [0u8; 4096];
@@ -170,14 +178,14 @@ impl Lines {
             match fd::read(self.pipe.as_fd(), &mut buffer) {
                 Ok(0) => {
                     if !self.partial.is_empty() {
-                        lines.push(String::from_utf8_lossy(&std::mem::take(&mut self.partial)).into_owned());
+                        lines.push(self.line());
                     }
                     return false;
                 }
                 Ok(count) => {
                     for &byte in buffer.iter().take(count) {
                         if byte == b'\n' || self.partial.len() >= LINE_MAX {
-                            lines.push(String::from_utf8_lossy(&std::mem::take(&mut self.partial)).into_owned());
+                            lines.push(self.line());
                         }
                         if byte != b'\n' {
                             self.partial.push(byte);
@@ -392,19 +400,53 @@ impl Manager {
             None => true,
         };
         manager.set_blocking(!cooperates);
-        if let Some(state) = state {
-            manager.adopt(state);
+        match state {
+            Some(state) => manager.adopt(state),
+            None => manager.warn_of_exposed_ports(),
         }
         manager.write_pidfile();
         Ok(manager)
     }
 
+    /// FastCGI knows no password: who can connect runs the program with params of its choice, as the web server does.
+    fn warn_of_exposed_ports(&mut self) {
+        let guarded = std::env::var_os(WEB_SERVER_ADDRS).is_some()
+            || self.options.env.0.iter().any(|entry| entry.split('=').next() == Some(WEB_SERVER_ADDRS));
+        if guarded {
+            return;
+        }
+        let exposed: Vec<String> = self
+            .listeners
+            .iter()
+            .filter_map(|listener| match &listener.bound {
+                Some(SockAddr::Inet(addr)) if !addr.ip().to_canonical().is_loopback() => Some(addr.to_string()),
+                _ => None,
+            })
+            .collect();
+        for addr in exposed {
+            let text = format!(
+                "{addr} is open to the network: whoever reaches it can send the workers any request. Listen on a unix socket or \
+                 127.0.0.1, keep others off by a firewall, or name the web servers in {WEB_SERVER_ADDRS}"
+            );
+            self.tell(Level::Warning, "exposed_port", None, text);
+        }
+    }
+
     fn write_pidfile(&mut self) {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
         if self.options.pidfile.is_empty() {
             return;
         }
         let path = std::path::PathBuf::from(&self.options.pidfile);
-        match std::fs::write(&path, format!("{}\n", std::process::id())) {
+        // In a folder that others may write to, a link would point where they want it, and a pipe would hold us up.
+        let opened = std::fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&path);
+        match opened.and_then(|mut file| file.write_all(format!("{}\n", std::process::id()).as_bytes())) {
             Ok(()) => self.pidfile = Some(path),
             // Written by an earlier image of this process, and to be removed at its end.
             Err(_) if is_ours(&path) => self.pidfile = Some(path),

@@ -520,13 +520,18 @@ fn take_lock(path: &Path) -> Result<Option<File>, SysError> {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
             .map_err(|error| call("open", error))?;
+        let mine = file.metadata().map_err(|error| call("fstat", error))?;
+        // It is written to: a second name of somebody's file, where the folder is open to others, would be overwritten.
+        if !mine.is_file() || mine.nlink() > 1 {
+            let text = format!("{} is no lock file: it is not a plain file, or has a second name", path.display());
+            return Err(call("open", io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
         if !process::try_lock(&file)? {
             return Ok(None);
         }
-        let mine = file.metadata().map_err(|error| call("fstat", error))?;
         if std::fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (mine.dev(), mine.ino())) {
             return Ok(Some(file));
         }

@@ -3,6 +3,7 @@
 //! Anybody on the machine may send to an abstract socket, so a message counts only if the kernel names a sender that is a worker
 //! or a descendant of one (a program behind a wrapper, `systemd-notify` in a script).
 
+use crate::event::printable;
 use crate::sys::{datagram, poll::PollFd, SysError};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -56,7 +57,7 @@ impl Notify {
             };
             if let Some(worker) = worker_of(sender, workers, parent_of) {
                 let text = String::from_utf8_lossy(bytes.get(..count).unwrap_or_default()).into_owned();
-                taken.push((worker, text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()));
+                taken.push((worker, text.lines().filter(|line| !line.is_empty()).map(printable).collect()));
             }
         }
         taken

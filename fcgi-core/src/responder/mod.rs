@@ -35,6 +35,7 @@ use crate::record::ProtocolStatus;
 use crate::sys::epoll::{Epoll, Event};
 use crate::sys::net::{self, SockAddr};
 use crate::sys::poll::{self, PollFd};
+use crate::sys::timer::Timer;
 use crate::sys::{fd, time};
 use detach::Home;
 use link::{Link, Table, Waits};
@@ -112,10 +113,19 @@ pub struct Responder {
     /// something else to wait for, too.
     blocking: bool,
     unix: bool,
+    /// It was a listening socket when it was given to us: accept can fail only because it was shut down since.
+    listening: bool,
     options: ResponderOptions,
     gate: Box<dyn Gate>,
     epoll: Option<Epoll>,
     events: VecDeque<Event>,
+    /// Waiting connections that have to be looked at again, whatever the set tells of them.
+    again: Vec<u64>,
+    /// Not after the first deadline of a waiting connection; monotonic ms.
+    due: u64,
+    /// Tells it, and when it will.
+    timer: Option<Timer>,
+    timer_at: Option<u64>,
     table: Table,
     /// Input of the connection being looked at; between requests it holds only bytes of `link`.
     buffer: Box<[u8]>,
@@ -169,10 +179,11 @@ impl Responder {
     }
 
     fn make(listener: Option<Listener>, options: ResponderOptions, gate: Box<dyn Gate>) -> Result<Responder> {
-        let (mut blocking, mut unix) = (false, false);
+        let (mut blocking, mut unix, mut listening) = (false, false, false);
         if let Some(listener) = &listener {
             blocking = !fd::is_nonblocking(listener.as_fd())?;
             unix = net::is_unix(listener.as_fd());
+            listening = matches!(net::is_listening(listener.as_fd()), Ok(true));
             // Accepted sockets inherit it. An answer is sent whole, so that there is nothing to wait for.
             net::set_nodelay(listener.as_fd());
         }
@@ -180,10 +191,15 @@ impl Responder {
             listener,
             blocking,
             unix,
+            listening,
             options,
             gate,
             epoll: None,
             events: VecDeque::new(),
+            again: Vec::new(),
+            due: u64::MAX,
+            timer: None,
+            timer_at: None,
             table: Table::default(),
             buffer: vec![0; INPUT].into_boxed_slice(),
             at: 0,

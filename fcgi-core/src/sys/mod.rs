@@ -15,6 +15,7 @@ pub mod process;
 pub mod shm;
 pub mod signal;
 pub mod time;
+pub mod timer;
 pub mod users;
 
 use crate::error::{Code, Coded};

@@ -1,6 +1,6 @@
 //! The loop that finds the next request: new connections, waiting ones, deadlines, leaving.
 
-use super::link::{Link, Waits, LIFELINE, LISTEN, RETURNED, TIMER};
+use super::link::{Link, Waits, LEAVE, LIFELINE, LISTEN, RETURNED, TIMER};
 use super::*;
 
 /// How long a new connection is given to bring its first byte before it has to wait among the others: a web server's
@@ -52,7 +52,8 @@ impl Responder {
             // With others waiting, only epoll says whose turn it is. Without, accept itself does; and if that would wait
             // where nothing else is to be seen, it may.
             let others = self.table.waiting() > 0 || self.expects_returns();
-            let may_block = self.blocking && (!wait || self.gate.lifeline().is_some());
+            // In a process with threads it may not: the one that runs a handler of SIGTERM is another, and wakes no accept.
+            let may_block = self.blocking && (!wait || self.gate.lifeline().is_some() || !forks::single_threaded());
             if !others && !may_block {
                 if let Some(looked) = self.accept_one(wait)? {
                     if let Looked::Request = looked {
@@ -144,6 +145,9 @@ impl Responder {
                     epoll.add(fd::Lent::new(lifeline)?.as_fd(), LIFELINE)?;
                 }
             }
+            if let (false, Ok(wake)) = (self.leave, signal::leave_wake()) {
+                epoll.add(wake, LEAVE)?;
+            }
             if let Some(home) = &self.home {
                 epoll.add(home.wake(), RETURNED)?;
             }
@@ -185,6 +189,13 @@ impl Responder {
             }
             RETURNED => {
                 self.take_back();
+                Ok(Looked::Done)
+            }
+            LEAVE => {
+                // Else the loop sees it. A child that was made without the C library's fork may have rung ours.
+                if !self.leaving() {
+                    let _ = fd::read(signal::leave_wake()?, &mut [0; 8]);
+                }
                 Ok(Looked::Done)
             }
             TIMER => {
@@ -521,7 +532,10 @@ impl Responder {
         // Other limits hold from now on.
         self.due = 0;
         if let Some(epoll) = &self.epoll {
-            // Both would stay readable. Errors: done before.
+            // They would stay readable. Errors: done before.
+            if let Ok(wake) = signal::leave_wake() {
+                let _ = epoll.remove(wake);
+            }
             if let Some(listener) = &self.listener {
                 let _ = epoll.remove(listener.as_fd());
             }

@@ -362,9 +362,11 @@ impl Responder {
         self.finish()
     }
 
-    /// Gives the request up: the connection is closed without END, which web servers take as a failure (502).
+    /// Gives the request up: the connection is closed without END, which web servers take as a failure (502). A child that
+    /// the program forked meanwhile still has it and may answer in our place.
     pub fn abandon(&mut self) {
-        if let (true, Some(link)) = (self.current.open, self.link.take()) {
+        if let (true, Some(mut link)) = (self.current.open, self.link.take()) {
+            link.fd.share();
             self.close(link);
         }
         if self.current.open {

@@ -3,15 +3,18 @@
 use crate::conn::responder::{AfterEnd, ResponderConn};
 use crate::record::{ProtocolStatus, Role};
 use crate::sys::epoll::Epoll;
+use crate::sys::forks::Moment;
+use crate::sys::net;
 use crate::sys::Result;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Tokens of the epoll set that are no connections.
 pub(super) const LISTEN: u64 = 0;
 pub(super) const LIFELINE: u64 = 1;
 pub(super) const RETURNED: u64 = 2;
 pub(super) const TIMER: u64 = 3;
-const FIRST: u64 = 4;
+pub(super) const LEAVE: u64 = 4;
+const FIRST: u64 = 5;
 
 /// What a waiting connection waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,9 +27,44 @@ pub(super) enum Waits {
     Close,
 }
 
+/// A connection's socket. A child that the program forked meanwhile (and that does not exec) has it too, and closing it is
+/// then no end for the peer: it is shut down first. In that child nothing is shut: the connection is its parent's.
+#[derive(Debug)]
+pub(super) struct Wire {
+    fd: OwnedFd,
+    since: Moment,
+}
+
+impl Wire {
+    /// Closing will only close: whoever else has it may go on.
+    pub fn share(&mut self) {
+        self.since = Moment::now();
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.since.forked_since() {
+            let _ = net::shutdown_both(self.fd.as_fd());
+        }
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Wire {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Link {
-    pub fd: OwnedFd,
+    pub fd: Wire,
     pub conn: ResponderConn,
     pub waits: Waits,
     /// Since when, monotonic ms.
@@ -73,7 +111,7 @@ impl Link {
 
     pub fn new(fd: OwnedFd, conn: ResponderConn) -> Link {
         Link {
-            fd,
+            fd: Wire { fd, since: Moment::now() },
             conn,
             waits: Waits::Head,
             since: 0,

@@ -36,7 +36,7 @@ use crate::sys::epoll::{Epoll, Event};
 use crate::sys::net::{self, SockAddr};
 use crate::sys::poll::{self, PollFd};
 use crate::sys::timer::Timer;
-use crate::sys::{fd, time};
+use crate::sys::{fd, forks, signal, time};
 use detach::Home;
 use link::{Link, Table, Waits};
 use output::Output;
@@ -56,12 +56,17 @@ const CLOSE_WAIT_MS: u64 = 1000;
 /// How much of such a body is dropped before the connection is closed at once.
 const CLOSE_WAIT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Set this from a handler of SIGTERM (storing to it is all a handler may do): every responder of the process leaves at
-/// its next accept. The handler must be installed without SA_RESTART, so that a wait ends. A signal that arrives in the
-/// instant between the look at this flag and the wait is seen when the next connection, deadline or nudge ends the wait;
-/// under a manager the lifeline is such a nudge.
+/// Every responder of the process leaves at its next accept, and those that wait now are woken. For handlers of SIGTERM
+/// (async-signal-safe), installed without SA_RESTART. One case is left to the next connection: a process of a single thread,
+/// without a manager or kept connections, waits in accept itself, and a signal that arrives in the instant before that call
+/// is seen when it returns.
+pub fn leave_all() {
+    signal::leave_now();
+}
+
+/// Whether [`leave_all`] was called. Storing to it does the same, but wakes nobody.
 pub fn leave_flag() -> &'static AtomicBool {
-    crate::sys::signal::leave_flag()
+    signal::leave_flag()
 }
 
 /// The listening socket.
@@ -179,6 +184,7 @@ impl Responder {
     }
 
     fn make(listener: Option<Listener>, options: ResponderOptions, gate: Box<dyn Gate>) -> Result<Responder> {
+        forks::watch();
         let (mut blocking, mut unix, mut listening) = (false, false, false);
         if let Some(listener) = &listener {
             blocking = !fd::is_nonblocking(listener.as_fd())?;

@@ -6,6 +6,7 @@
 pub mod datagram;
 pub mod epoll;
 pub mod fd;
+pub mod forks;
 pub mod identity;
 pub mod memory;
 pub mod net;

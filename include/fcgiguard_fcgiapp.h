@@ -18,8 +18,8 @@
  *              manager that started it wants so. Before they do, they wait (30 s at most) until requests that are still in
  *              hand are finished. FCGX_ShutdownPending wakes every thread that waits, from whichever thread's signal handler
  *              it is called (glibc 2.32 and later).
- * Fork         A child that was forked inside a request and does not exec keeps no peer waiting: FCGX_Finish* in the parent end
- *              the connection for both. FCGX_Free in the parent leaves it to the child.
+ * Fork         A request stays the parent's: what a child that was forked inside it does with it, fails. When the parent
+ *              closes the connection it is ended for both, so that no web server waits for the child's exit.
  * Limits       Heads, bodies and answers have the limits and timeouts of fcgiguard_responder_set; libfcgi has none. A
  *              `Proxy:` header does not become HTTP_PROXY.
  * Plain CGI    FCGX_Accept* serve it too, once in a process; in libfcgi only FCGI_Accept does.

@@ -362,11 +362,9 @@ impl Responder {
         self.finish()
     }
 
-    /// Gives the request up: the connection is closed without END, which web servers take as a failure (502). A child that
-    /// the program forked meanwhile still has it and may answer in our place.
+    /// Gives the request up: the connection is closed without END, which web servers take as a failure (502).
     pub fn abandon(&mut self) {
-        if let (true, Some(mut link)) = (self.current.open, self.link.take()) {
-            link.fd.share();
+        if let (true, Some(link)) = (self.current.open, self.link.take()) {
             self.close(link);
         }
         if self.current.open {

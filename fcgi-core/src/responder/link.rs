@@ -35,13 +35,6 @@ pub(super) struct Wire {
     since: Moment,
 }
 
-impl Wire {
-    /// Closing will only close: whoever else has it may go on.
-    pub fn share(&mut self) {
-        self.since = Moment::now();
-    }
-}
-
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.since.forked_since() {

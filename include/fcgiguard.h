@@ -904,7 +904,7 @@ int32_t fcgiguard_request_detach(fcgiguard_request *request,
 
 /*
  Every responder of this process leaves after the request in hand; for good. May be called by a signal handler (installed without
- SA_RESTART, so that a wait ends by it).
+ SA_RESTART, so that a wait ends by it), of whichever thread: those that wait in others are woken, too.
  */
 void fcgiguard_responder_leave_all(void);
 

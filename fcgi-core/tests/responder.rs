@@ -1132,3 +1132,115 @@ fn a_connection_whose_wake_up_went_to_a_worker_that_left_is_taken_after_a_nudge(
         server.stop();
     }
 }
+
+#[test]
+fn what_a_peer_sent_before_it_finished_sending_is_answered_however_much_it_is() {
+    let server = Server::start(ResponderOptions::default(), |request| request.write(b"x").unwrap());
+    let mut stream = server.connect();
+    // The connection waits once, so that its news are told from here on.
+    stream.write_all(&whole(1, true, "", b"")).unwrap();
+    assert_eq!(text(answer(&mut stream, 1)), "x");
+    std::thread::sleep(Duration::from_millis(30));
+    // More than is read at once, in the end with the end of file, of which there will be no news of its own.
+    let many: Vec<u8> = (0..40).flat_map(|_| whole(1, true, "", &[b'.'; 9000])).collect();
+    let mut writer = stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        writer.write_all(&many).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    for turn in 0..40 {
+        assert_eq!(text(answer(&mut stream, 1)), "x", "{turn}");
+    }
+    writing.join().unwrap();
+    assert!(is_closed(&mut stream));
+    assert_eq!(server.stop().requests, 41);
+}
+
+#[test]
+fn who_sends_without_end_holds_nobody_up() {
+    let server = Server::hello();
+    let mut flood = server.connect();
+    let mut asked = Vec::new();
+    encode::get_values(&["FCGI_MAX_CONNS"], &mut asked).unwrap();
+    let asked = asked.repeat(8192);
+    let mut taker = flood.try_clone().unwrap();
+    let stop = Arc::<AtomicBool>::default();
+    let stopped = Arc::clone(&stop);
+    let taking = std::thread::spawn(move || while matches!(taker.read(&mut [0; 65536]), Ok(1..)) {});
+    let sending =
+        std::thread::spawn(move || while !stopped.load(Ordering::SeqCst) && flood.write_all(&asked).is_ok() {});
+    for _ in 0..20 {
+        let mut stream = server.connect();
+        stream.write_all(&whole(1, false, "new", b"")).unwrap();
+        assert!(text(answer(&mut stream, 1)).ends_with("new"));
+    }
+    stop.store(true, Ordering::SeqCst);
+    sending.join().unwrap();
+    taking.join().unwrap();
+    server.stop();
+}
+
+#[test]
+fn a_listening_socket_that_was_shut_down_ends_the_responder() {
+    for (tcp, blocking, kept) in (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0)) {
+        let folder = folder();
+        let path = folder.join("s");
+        let mut port = 0;
+        let listener: OwnedFd = if tcp {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(!blocking).unwrap();
+            port = listener.local_addr().unwrap().port();
+            listener.into()
+        } else {
+            let listener = UnixListener::bind(&path).unwrap();
+            listener.set_nonblocking(!blocking).unwrap();
+            listener.into()
+        };
+        let handle = listener.try_clone().unwrap();
+        let (told, ended) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut responder = Responder::new(listener, ResponderOptions::default(), Box::new(NoGate)).unwrap();
+            while let Some(mut request) = responder.accept().unwrap() {
+                say_hello(&mut request);
+                let _ = request.finish();
+            }
+            told.send(()).unwrap();
+        });
+        let mut stream: Box<dyn ReadWrite> = if tcp {
+            Box::new(std::net::TcpStream::connect(("127.0.0.1", port)).unwrap())
+        } else {
+            Box::new(UnixStream::connect(&path).unwrap())
+        };
+        stream.write_all(&whole(1, kept, "x", b"")).unwrap();
+        assert!(text(answer(&mut stream, 1)).ends_with('x'));
+        fcgi_core::sys::net::shutdown_both(handle.as_fd()).unwrap();
+        assert!(ended.recv_timeout(Duration::from_secs(10)).is_ok(), "tcp {tcp} blocking {blocking} kept {kept}");
+        thread.join().unwrap();
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
+#[test]
+fn a_program_with_its_own_loop_learns_that_its_listening_socket_was_shut_down() {
+    let folder = folder();
+    let path = folder.join("s");
+    let listener: OwnedFd = UnixListener::bind(&path).unwrap().into();
+    let handle = listener.try_clone().unwrap();
+    let mut responder = Responder::new(listener, ResponderOptions::default(), Box::new(NoGate)).unwrap();
+    assert!(matches!(responder.next().unwrap(), Next::Nothing(-1)));
+    // Who is in the queue already is served.
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(&whole(1, false, "x", b"")).unwrap();
+    fcgi_core::sys::net::shutdown_both(handle.as_fd()).unwrap();
+    assert_eq!(poll::poll(&mut [PollFd::new(responder.fd().unwrap(), poll::IN)], 5000).unwrap(), 1);
+    match responder.next().unwrap() {
+        Next::Request(mut request) => say_hello(&mut request),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(responder.next().unwrap(), Next::Leave));
+    assert!(text(answer(&mut stream, 1)).ends_with('x'));
+    let _ = std::fs::remove_dir_all(folder);
+}

@@ -11,7 +11,7 @@ use fcgi_core::manager::listen::{self, Listener};
 use fcgi_core::manager::options::PoolOptions;
 use fcgi_core::manager::worker::Worker;
 use fcgi_core::responder::{
-    is_fastcgi, leave_flag, parse_web_server_addrs, Gate, Next, NoGate, Responder, ResponderOptions,
+    is_fastcgi, leave_all, parse_web_server_addrs, Gate, Next, NoGate, Responder, ResponderOptions,
 };
 use fcgi_core::units::{parse_duration_ms, parse_size};
 use fcgi_core::Code;
@@ -20,7 +20,6 @@ use std::ffi::c_char;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 struct Shared {
@@ -674,10 +673,10 @@ pub unsafe extern "C" fn fcgiguard_request_detach(request: *mut fcgiguard_reques
 }
 
 /// Every responder of this process leaves after the request in hand; for good. May be called by a signal handler (installed without
-/// SA_RESTART, so that a wait ends by it).
+/// SA_RESTART, so that a wait ends by it), of whichever thread: those that wait in others are woken, too.
 #[no_mangle]
 pub extern "C" fn fcgiguard_responder_leave_all() {
-    leave_flag().store(true, Ordering::Release);
+    leave_all();
 }
 
 /// Ends the request: the rest of STDOUT and END_REQUEST go out in one write. Frees the handle, whatever it returns (unless it is in

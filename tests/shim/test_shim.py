@@ -363,3 +363,59 @@ def test_children_of_a_prepared_parent_serve(folder, build):
             assert 1 <= len(pids) <= 3 and str(process.pid).encode() not in pids
             process.signal(signal.SIGTERM)
             assert process.wait(10) == 0, process.output()
+
+
+def ends(folder, build, transport):
+    program = build.ours("ends", source=ROOT / "tests" / "shim" / "ends.c")
+    address = f"{folder}/ends.sock" if transport == "unix" else f"127.0.0.1:{free_port()}"
+    process = Process([program, address], folder, name="ends")
+    wait_listening(address, process)
+    return process, address
+
+
+def rest_of(connection):
+    """What comes until the server's end; a timeout is a failure."""
+    data = b""
+    while piece := connection.recv(65536):
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize("served", [0, 3])
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+def test_a_handler_that_runs_in_another_thread_wakes_the_one_that_accepts(folder, build, transport, served):
+    process, address = ends(folder, build, transport)
+    with process:
+        for _ in range(served):
+            assert fcgi.request(address, query="hello").body == b"hello"
+        tasks = Path(f"/proc/{process.pid}/task")
+        wait_until("two threads asleep", lambda: [found.read_text().rsplit(")")[-1].split()[0] for found in tasks.glob("*/stat")] == ["S", "S"])
+        process.signal(signal.SIGTERM)
+        assert process.wait(10) == 0, process.output()
+
+
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+def test_a_child_forked_in_a_request_keeps_no_peer_waiting_for_the_end(folder, build, transport):
+    process, address = ends(folder, build, transport)
+    with process:
+        for keep in (False, True):
+            with fcgi.connect(address, timeout=10) as connection:
+                connection.sendall(fcgi.request_bytes({"QUERY_STRING": "fork"}, keep=keep))
+                if keep:
+                    while fcgi.read_record(connection)[0] != fcgi.END:
+                        pass
+                    connection.sendall(fcgi.request_bytes({"QUERY_STRING": "last"}, keep=False))
+                assert rest_of(connection).endswith(bytes([1, fcgi.END, 0, 1, 0, 8, 0, 0]) + bytes(8))
+            children = Path(f"/proc/{process.pid}/task").glob("*/children")
+            for child in "".join(found.read_text() for found in children).split():
+                os.kill(int(child), signal.SIGTERM)
+        process.signal(signal.SIGTERM)
+        assert process.wait(10) == 0, process.output()
+
+
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+def test_a_listening_socket_that_was_shut_down_ends_the_program(folder, build, transport):
+    process, address = ends(folder, build, transport)
+    with process:
+        assert fcgi.request(address, query="shutdown").body == b"shutdown"
+        assert process.wait(10) == 0, process.output()

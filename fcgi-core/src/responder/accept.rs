@@ -1,6 +1,6 @@
 //! The loop that finds the next request: new connections, waiting ones, deadlines, leaving.
 
-use super::link::{Link, Waits, LIFELINE, LISTEN, RETURNED};
+use super::link::{Link, Waits, LEAVE, LIFELINE, LISTEN, RETURNED, TIMER};
 use super::*;
 
 /// How long a new connection is given to bring its first byte before it has to wait among the others: a web server's
@@ -52,7 +52,8 @@ impl Responder {
             // With others waiting, only epoll says whose turn it is. Without, accept itself does; and if that would wait
             // where nothing else is to be seen, it may.
             let others = self.table.waiting() > 0 || self.expects_returns();
-            let may_block = self.blocking && (!wait || self.gate.lifeline().is_some());
+            // In a process with threads it may not: the one that runs a handler of SIGTERM is another, and wakes no accept.
+            let may_block = self.blocking && (!wait || self.gate.lifeline().is_some() || !forks::single_threaded());
             if !others && !may_block {
                 if let Some(looked) = self.accept_one(wait)? {
                     if let Looked::Request = looked {
@@ -73,7 +74,7 @@ impl Responder {
 
     /// Waits for news (or only looks). Whether there are some.
     fn wait(&mut self, wait: bool) -> Result<bool> {
-        let timeout = if wait { self.timeout() } else { 0 };
+        let timeout = if !wait || !self.again.is_empty() { 0 } else { self.set_timer() };
         self.gate.kept(self.table.count(Waits::Idle) as u32);
         let mut events = [Event::EMPTY; EVENTS];
         let count = match self.epoll()?.wait(&mut events, timeout) {
@@ -93,7 +94,38 @@ impl Responder {
                 self.events.push_back(*event);
             }
         }
-        Ok(count > 0)
+        // Behind what else there is, so that who sends without end holds nobody up.
+        let again = self.again.len();
+        self.events.extend(self.again.drain(..).map(Event::readable));
+        Ok(count + again > 0)
+    }
+
+    /// Has the nearest deadline told by the timer, which is in the set; gives the limit of the wait, which is mostly none.
+    fn set_timer(&mut self) -> i32 {
+        if self.due == u64::MAX || self.timer_at.is_some_and(|at| at <= self.due) {
+            return -1;
+        }
+        let limit = self.timeout();
+        match self.moved_timer(limit as u64) {
+            Ok(()) => {
+                self.timer_at = Some(self.due);
+                -1
+            }
+            // Without a descriptor for it, by the wait itself.
+            Err(_) => limit,
+        }
+    }
+
+    fn moved_timer(&mut self, ms: u64) -> Result<()> {
+        if self.timer.is_none() {
+            let timer = Timer::new()?;
+            self.epoll()?.add(timer.as_fd(), TIMER)?;
+            self.timer = Some(timer);
+        }
+        match &self.timer {
+            Some(timer) => Ok(timer.set(ms)?),
+            None => Err(ResponderError::NoRequest),
+        }
     }
 
     pub(super) fn epoll(&mut self) -> Result<&Epoll> {
@@ -112,6 +144,9 @@ impl Responder {
                 if let Some(lifeline) = self.gate.lifeline() {
                     epoll.add(fd::Lent::new(lifeline)?.as_fd(), LIFELINE)?;
                 }
+            }
+            if let (false, Ok(wake)) = (self.leave, signal::leave_wake()) {
+                epoll.add(wake, LEAVE)?;
             }
             if let Some(home) = &self.home {
                 epoll.add(home.wake(), RETURNED)?;
@@ -133,7 +168,12 @@ impl Responder {
 
     fn on_event(&mut self, event: Event, wait: bool) -> Result<Looked> {
         match event.token() {
-            LISTEN => Ok(self.accept_one(wait)?.unwrap_or(Looked::Done)),
+            LISTEN => {
+                let accepted = self.accept_one(wait)?;
+                // Somebody has shut it down: what was connected before is taken, and then it is at its end.
+                self.leave |= accepted.is_none() && event.hung_up();
+                Ok(accepted.unwrap_or(Looked::Done))
+            }
             LIFELINE => {
                 self.gate.drain_nudge();
                 // A worker that has left may have been the one that was woken for a connection. Nobody else is told of it
@@ -151,8 +191,28 @@ impl Responder {
                 self.take_back();
                 Ok(Looked::Done)
             }
-            // None: closed since, by a deadline.
-            token => Ok(self.table.take(token).map_or(Looked::Done, |link| self.look(link, false))),
+            LEAVE => {
+                // Else the loop sees it. A child that was made without the C library's fork may have rung ours.
+                if !self.leaving() {
+                    let _ = fd::read(signal::leave_wake()?, &mut [0; 8]);
+                }
+                Ok(Looked::Done)
+            }
+            TIMER => {
+                self.timer_at = None;
+                if let Some(timer) = &self.timer {
+                    timer.take();
+                }
+                Ok(Looked::Done)
+            }
+            token => match self.table.take(token) {
+                Some(mut link) => {
+                    link.ended |= event.ended();
+                    Ok(self.look(link, false))
+                }
+                // Closed since, by a deadline.
+                None => Ok(Looked::Done),
+            },
         }
     }
 
@@ -173,6 +233,11 @@ impl Responder {
                     // A peer that is gone already, and network errors that Linux reports here (accept(2)).
                     libc::ECONNABORTED | libc::EPROTO | libc::EPERM => Ok(Some(Looked::Done)),
                     libc::ENETDOWN | libc::ENETUNREACH | libc::EHOSTDOWN | libc::EHOSTUNREACH | libc::ENONET => {
+                        Ok(Some(Looked::Done))
+                    }
+                    // Shut down by somebody.
+                    libc::EINVAL if self.listening => {
+                        self.leave = true;
                         Ok(Some(Looked::Done))
                     }
                     // Out of descriptors: a kept connection is worth less than a new one.
@@ -219,6 +284,7 @@ impl Responder {
                     return Looked::Done;
                 }
                 Ok(count) if link.waits == Waits::Close => {
+                    link.received(count, self.buffer.len());
                     link.dropped += count as u64;
                     if link.dropped > CLOSE_WAIT_BYTES {
                         self.close(link);
@@ -228,6 +294,7 @@ impl Responder {
                     return Looked::Done;
                 }
                 Ok(count) => {
+                    link.received(count, self.buffer.len());
                     (self.at, self.end) = (0, count);
                     return self.parse(link);
                 }
@@ -237,11 +304,13 @@ impl Responder {
                     if !matches!(came, Ok(1)) {
                         self.interrupted |= matches!(came, Err(e) if e.errno() == libc::EINTR);
                         self.impatient = IMPATIENT;
+                        link.nothing_came();
                         self.settle(link);
                         return Looked::Done;
                     }
                 }
                 Err(e) if e.errno() == libc::EAGAIN => {
+                    link.nothing_came();
                     self.settle(link);
                     return Looked::Done;
                 }
@@ -342,9 +411,14 @@ impl Responder {
         if self.epoll().is_err() {
             return;
         }
+        if let Some(limit) = self.limit_of(link.waits) {
+            self.due = self.due.min(link.since.saturating_add(limit));
+        }
         if let Some(epoll) = &self.epoll {
             // Without memory for a registration the connection is dropped, which closes it.
-            let _ = self.table.park(link, epoll);
+            if let Ok(Some(again)) = self.table.park(link, epoll) {
+                self.again.push(again);
+            }
         }
     }
 
@@ -412,26 +486,28 @@ impl Responder {
 
     /// Milliseconds until the next deadline; -1 if there is none.
     pub(super) fn timeout(&self) -> i32 {
-        let deadline = self
-            .table
+        if self.due == u64::MAX {
+            return -1;
+        }
+        // One more, and the clock's resolution, so that the deadline has passed when we wake.
+        i32::try_from(self.due.saturating_sub(time::monotonic_coarse_ms()).saturating_add(5)).unwrap_or(i32::MAX)
+    }
+
+    fn deadlines(&self) -> impl Iterator<Item = u64> + '_ {
+        self.table
             .links()
             .filter_map(|(_, link)| self.limit_of(link.waits).map(|limit| link.since.saturating_add(limit)))
-            .min();
-        match deadline {
-            // One more, and the clock's resolution, so that the deadline has passed when we wake.
-            Some(at) => {
-                i32::try_from(at.saturating_sub(time::monotonic_coarse_ms()).saturating_add(5)).unwrap_or(i32::MAX)
-            }
-            None => -1,
-        }
     }
 
     /// Closes what has waited too long.
     fn sweep(&mut self) {
-        if self.table.waiting() == 0 {
+        if self.due == u64::MAX {
             return;
         }
         let now = time::monotonic_coarse_ms();
+        if now < self.due {
+            return;
+        }
         let late: Vec<(u64, Waits)> = self
             .table
             .links()
@@ -446,14 +522,20 @@ impl Responder {
                 self.close(link);
             }
         }
+        self.due = self.deadlines().min().unwrap_or(u64::MAX);
     }
 
     /// Leaving: nothing new is waited for. What was accepted is served. A kept connection has a short time for its next request,
     /// which is answered and followed by the close; one that has been idle for longer is looked at once more and closed.
     fn wind_up(&mut self, wait: bool) -> Result<Found> {
         self.leave = true;
+        // Other limits hold from now on.
+        self.due = 0;
         if let Some(epoll) = &self.epoll {
-            // Both would stay readable. Errors: done before.
+            // They would stay readable. Errors: done before.
+            if let Ok(wake) = signal::leave_wake() {
+                let _ = epoll.remove(wake);
+            }
             if let Some(listener) = &self.listener {
                 let _ = epoll.remove(listener.as_fd());
             }

@@ -35,7 +35,8 @@ use crate::record::ProtocolStatus;
 use crate::sys::epoll::{Epoll, Event};
 use crate::sys::net::{self, SockAddr};
 use crate::sys::poll::{self, PollFd};
-use crate::sys::{fd, time};
+use crate::sys::timer::Timer;
+use crate::sys::{fd, forks, signal, time};
 use detach::Home;
 use link::{Link, Table, Waits};
 use output::Output;
@@ -55,12 +56,17 @@ const CLOSE_WAIT_MS: u64 = 1000;
 /// How much of such a body is dropped before the connection is closed at once.
 const CLOSE_WAIT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Set this from a handler of SIGTERM (storing to it is all a handler may do): every responder of the process leaves at
-/// its next accept. The handler must be installed without SA_RESTART, so that a wait ends. A signal that arrives in the
-/// instant between the look at this flag and the wait is seen when the next connection, deadline or nudge ends the wait;
-/// under a manager the lifeline is such a nudge.
+/// Every responder of the process leaves at its next accept, and those that wait now are woken. For handlers of SIGTERM
+/// (async-signal-safe), installed without SA_RESTART. One case is left to the next connection: a process of a single thread,
+/// without a manager or kept connections, waits in accept itself, and a signal that arrives in the instant before that call
+/// is seen when it returns.
+pub fn leave_all() {
+    signal::leave_now();
+}
+
+/// Whether [`leave_all`] was called. Storing to it does the same, but wakes nobody.
 pub fn leave_flag() -> &'static AtomicBool {
-    crate::sys::signal::leave_flag()
+    signal::leave_flag()
 }
 
 /// The listening socket.
@@ -112,10 +118,19 @@ pub struct Responder {
     /// something else to wait for, too.
     blocking: bool,
     unix: bool,
+    /// It was a listening socket when it was given to us: accept can fail only because it was shut down since.
+    listening: bool,
     options: ResponderOptions,
     gate: Box<dyn Gate>,
     epoll: Option<Epoll>,
     events: VecDeque<Event>,
+    /// Waiting connections that have to be looked at again, whatever the set tells of them.
+    again: Vec<u64>,
+    /// Not after the first deadline of a waiting connection; monotonic ms.
+    due: u64,
+    /// Tells it, and when it will.
+    timer: Option<Timer>,
+    timer_at: Option<u64>,
     table: Table,
     /// Input of the connection being looked at; between requests it holds only bytes of `link`.
     buffer: Box<[u8]>,
@@ -169,10 +184,12 @@ impl Responder {
     }
 
     fn make(listener: Option<Listener>, options: ResponderOptions, gate: Box<dyn Gate>) -> Result<Responder> {
-        let (mut blocking, mut unix) = (false, false);
+        forks::watch();
+        let (mut blocking, mut unix, mut listening) = (false, false, false);
         if let Some(listener) = &listener {
             blocking = !fd::is_nonblocking(listener.as_fd())?;
             unix = net::is_unix(listener.as_fd());
+            listening = matches!(net::is_listening(listener.as_fd()), Ok(true));
             // Accepted sockets inherit it. An answer is sent whole, so that there is nothing to wait for.
             net::set_nodelay(listener.as_fd());
         }
@@ -180,10 +197,15 @@ impl Responder {
             listener,
             blocking,
             unix,
+            listening,
             options,
             gate,
             epoll: None,
             events: VecDeque::new(),
+            again: Vec::new(),
+            due: u64::MAX,
+            timer: None,
+            timer_at: None,
             table: Table::default(),
             buffer: vec![0; INPUT].into_boxed_slice(),
             at: 0,

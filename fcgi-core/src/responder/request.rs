@@ -255,7 +255,7 @@ impl Responder {
         if self.current.eof {
             return Ok(Filled::Never);
         }
-        let Some(link) = &self.link else {
+        let Some(link) = &mut self.link else {
             return Err(ResponderError::NoRequest);
         };
         match net::recv(link.fd.as_fd(), &mut self.buffer) {
@@ -264,10 +264,15 @@ impl Responder {
                 Ok(Filled::Never)
             }
             Ok(count) => {
+                link.received(count, self.buffer.len());
                 (self.at, self.end) = (0, count);
                 Ok(Filled::Some)
             }
-            Err(e) if matches!(e.errno(), libc::EAGAIN | libc::EINTR) => Ok(Filled::Later),
+            Err(e) if e.errno() == libc::EAGAIN => {
+                link.nothing_came();
+                Ok(Filled::Later)
+            }
+            Err(e) if e.errno() == libc::EINTR => Ok(Filled::Later),
             Err(_) => {
                 self.current.eof = true;
                 self.current.broken = true;

@@ -19,6 +19,16 @@ impl Event {
         self.0.u64
     }
 
+    /// As if the kernel had said that this one is readable.
+    pub fn readable(token: u64) -> Event {
+        Event(libc::epoll_event { events: libc::EPOLLIN as u32, u64: token })
+    }
+
+    /// Whether the other end has finished sending, or is gone.
+    pub fn ended(&self) -> bool {
+        self.0.events & (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0
+    }
+
     /// Whether the other end is gone altogether (not only its sending half).
     pub fn hung_up(&self) -> bool {
         self.0.events & (libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0
@@ -57,6 +67,12 @@ impl Epoll {
             Err(e) if e.errno() == libc::EINVAL => self.add(fd, token),
             other => other,
         }
+    }
+
+    /// Adds a connection, to be told once when it has news to read (edge-triggered): read after each report until there is
+    /// less than asked for, and at [`Event::ended`] until the end.
+    pub fn add_news(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
+        self.control(fd, (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32, token)
     }
 
     /// Adds a connection, to be told once at each change in either direction (edge-triggered): read and write until

@@ -8,6 +8,7 @@ pub mod epoll;
 #[cfg(feature = "fault-injection")]
 pub mod fault;
 pub mod fd;
+pub mod forks;
 pub mod identity;
 pub mod memory;
 pub mod net;
@@ -17,6 +18,7 @@ pub mod process;
 pub mod shm;
 pub mod signal;
 pub mod time;
+pub mod timer;
 pub mod users;
 
 use crate::error::{Code, Coded};

@@ -209,6 +209,13 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Ends both directions for everybody who has this socket; what was sent before still arrives.
+pub fn shutdown_both(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: no pointers.
+    check("shutdown", unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) })?;
+    Ok(())
+}
+
 /// Receives nothing more: on a unix socket the peer's sends fail with EPIPE from here on, and what arrived before can still
 /// be read, followed by end of file. On TCP the kernel tells the peer nothing and goes on receiving.
 pub fn shutdown_read(fd: BorrowedFd<'_>) -> Result<()> {

@@ -4,7 +4,7 @@
 use super::fault::gate as libc;
 use super::{check, fd, Result};
 use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
@@ -136,8 +136,58 @@ impl Drop for SelfPipe {
 /// Set by a worker's TERM handler.
 static LEAVE: AtomicBool = AtomicBool::new(false);
 
+/// Readable from the moment the flag is up; -1 while nobody waits for it.
+static LEAVE_WAKE: AtomicI32 = AtomicI32::new(-1);
+
 extern "C" fn to_flag(_number: libc::c_int) {
+    leave_now();
+}
+
+/// Raises [`leave_flag`] and wakes who waits for [`leave_wake`]. Async-signal-safe.
+pub fn leave_now() {
     LEAVE.store(true, Ordering::Release);
+    let (wake, one) = (LEAVE_WAKE.load(Ordering::Acquire), 1u64);
+    if wake >= 0 {
+        // SAFETY: write is async-signal-safe and `one` is readable; errno is put back for the code that was interrupted.
+        unsafe {
+            let errno = *libc::__errno_location();
+            libc::write(wake, (&raw const one).cast(), size_of::<u64>());
+            *libc::__errno_location() = errno;
+        }
+    }
+}
+
+/// A descriptor of this process, readable once [`leave_now`] was called; it stays open as long as the process runs.
+pub fn leave_wake() -> Result<BorrowedFd<'static>> {
+    let mut wake = LEAVE_WAKE.load(Ordering::Acquire);
+    if wake < 0 {
+        super::forks::watch();
+        // SAFETY: no pointers.
+        let made = check("eventfd", unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        wake = match LEAVE_WAKE.compare_exchange(-1, made, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => made,
+            Err(other) => {
+                // SAFETY: just made, and nobody else knows it.
+                unsafe { libc::close(made) };
+                other
+            }
+        };
+        // A handler may have run between the flag and the descriptor.
+        if LEAVE.load(Ordering::Acquire) {
+            leave_now();
+        }
+    }
+    // SAFETY: it is closed only in a forked child, whose copy of this borrow is of no use there.
+    Ok(unsafe { BorrowedFd::borrow_raw(wake) })
+}
+
+/// In a fresh child: the parent's descriptor is the parent's.
+pub(super) fn forget_leave_wake() {
+    let wake = LEAVE_WAKE.swap(-1, Ordering::AcqRel);
+    if wake >= 0 {
+        // SAFETY: async-signal-safe, and of the child's copy only.
+        unsafe { libc::close(wake) };
+    }
 }
 
 /// Makes these signals set [`leave_flag`] instead of ending the process. Without SA_RESTART: a wait returns with EINTR.

@@ -18,8 +18,9 @@
  *           starts no thread. A call on a handle that is in use, by another thread or by the call whose callback this is, is
  *           the error wrong_state; _free leaves such a handle alone. A request counts with its responder until it is detached.
  * Memory    Use after _free is told (wrong_state) only as long as nothing else has got the memory: do not rely on it.
- *           What peers make large is bounded by options (limit_exceeded); want of memory for it is out_of_memory. A
- *           program that has no memory even for small things (a handle, a message) is aborted.
+ *           What peers make large is bounded by options (limit_exceeded); want of memory for it is out_of_memory. Where
+ *           malloc has nothing left, the call in hand goes on with a reserve of 1 MB; from then on a _new is NULL and every
+ *           other call is out_of_memory before it does anything, until there is memory again. _free works all the time.
  * Fork      A handle remembers the process that made it; in another process every call but _free is the error
  *           wrong_process. The exceptions are said where they are (a pool's worker).
  * Signals   Only fcgiguard_pool_run changes signal handlers, and restores them when it returns. SIGPIPE is never raised.
@@ -293,7 +294,7 @@ int32_t fcgiguard_client_close(fcgiguard_client *client,
                                fcgiguard_error *error);
 
 /*
- Makes an empty error (code 0, message ""). Free it with fcgiguard_error_free.
+ Makes an empty error (code 0, message ""); NULL where memory has ended. Free it with fcgiguard_error_free.
  */
 fcgiguard_error *fcgiguard_error_new(void);
 

@@ -39,10 +39,16 @@ list() {
 644 include/fcgiguard-config-version.cmake.in $libdir/cmake/fcgiguard/fcgiguard-config-version.cmake
 644 packaging/systemd/fcgiguard@.service.in lib/systemd/system/fcgiguard@.service
 644 packaging/systemd/fcgiguard@.socket lib/systemd/system/fcgiguard@.socket
+644 packaging/systemd/fcgiguard-exporter.service.in lib/systemd/system/fcgiguard-exporter.service
+644 packaging/systemd/fcgiguard-watch.service.in lib/systemd/system/fcgiguard-watch.service
 644 packaging/man/fcgiguard.1 share/man/man1/fcgiguard.1
 644 packaging/man/fcgiguard.toml.5 share/man/man5/fcgiguard.toml.5
 644 packaging/man/libfcgiguard.3 share/man/man3/libfcgiguard.3
 644 packaging/fcgiguard.toml share/doc/fcgiguard/examples/fcgiguard.toml
+644 packaging/prometheus/rules.yml share/doc/fcgiguard/examples/prometheus/rules.yml
+644 packaging/prometheus/rules.test.yml share/doc/fcgiguard/examples/prometheus/rules.test.yml
+644 packaging/prometheus/scrape.yml share/doc/fcgiguard/examples/prometheus/scrape.yml
+644 packaging/grafana/fcgiguard.json share/doc/fcgiguard/examples/grafana/fcgiguard.json
 644 packaging/completions/fcgiguard.bash share/bash-completion/completions/fcgiguard
 644 packaging/completions/_fcgiguard share/zsh/site-functions/_fcgiguard
 644 packaging/completions/fcgiguard.fish share/fish/vendor_completions.d/fcgiguard.fish
@@ -75,7 +81,9 @@ install)
 uninstall)
     list | while read -r mode source place; do rm -f "$root/$place"; done
     # Folders that are nobody else's.
-    for own in lib/fcgiguard "$libdir"/cmake/fcgiguard include/fcgiguard/compat include/fcgiguard share/doc/fcgiguard/examples share/doc/fcgiguard; do
+    doc=share/doc/fcgiguard
+    for own in lib/fcgiguard "$libdir"/cmake/fcgiguard include/fcgiguard/compat include/fcgiguard \
+        $doc/examples/prometheus $doc/examples/grafana $doc/examples $doc; do
         rmdir "$root/$own" 2>/dev/null || true
     done
     ;;

@@ -7,7 +7,6 @@ use fcgi_core::address::Address;
 use fcgi_core::client::{Client, Piece};
 use fcgi_core::Code;
 use std::ffi::c_char;
-use std::ptr;
 
 /// A client of one FastCGI application, with one request at a time: connect, then for each request param, begin, write, end, read
 /// until 0. A request that failed (any error but wrong_state, limit_exceeded and those of arguments) has lost its connection; the
@@ -18,7 +17,7 @@ pub type fcgiguard_client = Handle<Client>;
 /// A client that is not connected. Free it with fcgiguard_client_free.
 #[no_mangle]
 pub extern "C" fn fcgiguard_client_new() -> *mut fcgiguard_client {
-    guard_or(ptr::null_mut(), || Handle::into_raw(Client::new()))
+    Handle::made(Client::new)
 }
 
 /// Frees a client and closes its connection; NULL is allowed.

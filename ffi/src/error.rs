@@ -1,7 +1,9 @@
 //! `fcgiguard_error`: the last, nullable, reusable argument of every call that can fail.
 
 use crate::handle::{guard_or, Fault};
+use crate::memory;
 use fcgi_core::Code;
+use std::borrow::Cow;
 use std::ffi::{c_char, CStr, CString};
 
 /// The reason of a failed call. Made once, passed to any number of calls; each failing call overwrites it, a
@@ -9,7 +11,7 @@ use std::ffi::{c_char, CStr, CString};
 #[allow(non_camel_case_types)]
 pub struct fcgiguard_error {
     code: i32,
-    message: CString,
+    message: Cow<'static, CStr>,
 }
 
 impl fcgiguard_error {
@@ -17,7 +19,16 @@ impl fcgiguard_error {
         // SAFETY: null or made by fcgiguard_error_new, by the header's rule.
         if let Some(place) = unsafe { error.as_mut() } {
             place.code = fault.code.number();
-            place.message = c_string(&fault.message);
+            place.message = Cow::Owned(c_string(&fault.message));
+        }
+    }
+
+    /// As [`fcgiguard_error::fill`], without memory.
+    pub(crate) fn fill_plain(error: *mut fcgiguard_error, code: Code, message: &'static CStr) {
+        // SAFETY: as above.
+        if let Some(place) = unsafe { error.as_mut() } {
+            place.code = code.number();
+            place.message = Cow::Borrowed(message);
         }
     }
 }
@@ -27,10 +38,19 @@ pub(crate) fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "?")).unwrap_or_default()
 }
 
-/// Makes an empty error (code 0, message ""). Free it with fcgiguard_error_free.
+/// Makes an empty error (code 0, message ""); NULL where memory has ended. Free it with fcgiguard_error_free.
 #[no_mangle]
 pub extern "C" fn fcgiguard_error_new() -> *mut fcgiguard_error {
-    guard_or(std::ptr::null_mut(), || Box::into_raw(Box::new(fcgiguard_error { code: 0, message: CString::default() })))
+    guard_or(std::ptr::null_mut(), || {
+        if memory::short() {
+            return std::ptr::null_mut();
+        }
+        let error = Box::new(fcgiguard_error { code: 0, message: Cow::Borrowed(c"") });
+        if memory::short() {
+            return std::ptr::null_mut();
+        }
+        Box::into_raw(error)
+    })
 }
 
 /// Frees an error; NULL is allowed.

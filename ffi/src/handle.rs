@@ -5,6 +5,7 @@
 //! pointer that was never a handle, a second thread at the same instant) the header forbids.
 
 use crate::error::fcgiguard_error;
+use crate::memory;
 use fcgi_core::sys::identity::own_pid;
 use fcgi_core::{Code, Coded};
 use std::cell::UnsafeCell;
@@ -46,8 +47,12 @@ impl<E: Coded> From<E> for Fault {
 
 pub type Outcome = Result<i32, Fault>;
 
-/// Runs an exported body: a fault fills `error` and returns its code, a panic becomes `internal`.
+/// Runs an exported body: a fault fills `error` and returns its code, a panic becomes `internal`. Where memory has ended it is not begun.
 pub fn guard(error: *mut fcgiguard_error, body: impl FnOnce() -> Outcome) -> i32 {
+    if memory::short() {
+        fcgiguard_error::fill_plain(error, Code::OutOfMemory, c"there is no memory left; nothing was done");
+        return Code::OutOfMemory.number();
+    }
     let fault = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => return value,
         Ok(Err(fault)) => fault,
@@ -87,6 +92,22 @@ pub struct Handle<T> {
 }
 
 impl<T> Handle<T> {
+    /// A new handle for C; null where memory has ended, before or by it.
+    pub fn made(value: impl FnOnce() -> T) -> *mut Handle<T> {
+        guard_or(std::ptr::null_mut(), || {
+            if memory::short() {
+                return std::ptr::null_mut();
+            }
+            let handle = Handle::into_raw(value());
+            if !memory::short() {
+                return handle;
+            }
+            // SAFETY: made above, and seen by nobody.
+            unsafe { Handle::free(handle) };
+            std::ptr::null_mut()
+        })
+    }
+
     /// Moves `value` behind a pointer for C.
     pub fn into_raw(value: T) -> *mut Handle<T> {
         Box::into_raw(Box::new(Handle {
@@ -103,7 +124,7 @@ impl<T> Handle<T> {
     /// (socket files, connections).
     ///
     /// # Safety
-    /// `handle` is null or came from [`Handle::into_raw`] and is not freed.
+    /// `handle` is null or came from [`Handle::into_raw`] or [`Handle::made`] and is not freed.
     pub unsafe fn free(handle: *mut Handle<T>) {
         // SAFETY: null or alive, the caller's duty; a freed one is told apart as far as it can be.
         let Some(this) = (unsafe { handle.as_ref() }) else {

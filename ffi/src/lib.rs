@@ -10,6 +10,7 @@ mod handle;
 /// cbindgen:ignore
 #[cfg(feature = "test-hooks")]
 mod hooks;
+mod memory;
 mod pool;
 mod probe;
 mod responder;

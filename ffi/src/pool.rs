@@ -85,20 +85,18 @@ pub type fcgiguard_event = Handle<EventState>;
 /// A pool with the options' defaults. Free it with fcgiguard_pool_free.
 #[no_mangle]
 pub extern "C" fn fcgiguard_pool_new() -> *mut fcgiguard_pool {
-    guard_or(ptr::null_mut(), || {
-        Handle::into_raw(PoolState {
-            options: PoolOptions::default(),
-            command: Vec::new(),
-            fork: None,
-            userdata: ptr::null_mut(),
-            image: None,
-            told: None,
-            told_userdata: ptr::null_mut(),
-            manager: None,
-            worker: None,
-            exit_code: 0,
-            shown: CString::default(),
-        })
+    Handle::made(|| PoolState {
+        options: PoolOptions::default(),
+        command: Vec::new(),
+        fork: None,
+        userdata: ptr::null_mut(),
+        image: None,
+        told: None,
+        told_userdata: ptr::null_mut(),
+        manager: None,
+        worker: None,
+        exit_code: 0,
+        shown: CString::default(),
     })
 }
 
@@ -122,6 +120,31 @@ unsafe fn with(
     guard(error, || unsafe { Handle::with(pool, "pool", body) })
 }
 
+/// A wish of an open pool's manager, which the next step carries out.
+unsafe fn wish<R>(pool: *mut fcgiguard_pool, error: *mut fcgiguard_error, body: impl FnOnce(&mut Manager) -> R) -> i32 {
+    let body = |state: &mut PoolState| {
+        body(running(state)?);
+        Ok(0)
+    };
+    // SAFETY: the caller's duty.
+    unsafe { with(pool, error, body) }
+}
+
+/// A call that belongs before open.
+unsafe fn before_open(
+    pool: *mut fcgiguard_pool,
+    error: *mut fcgiguard_error,
+    body: impl FnOnce(&mut PoolState) -> Result<(), Fault>,
+) -> i32 {
+    let body = |state: &mut PoolState| {
+        not_open(state)?;
+        body(state)?;
+        Ok(0)
+    };
+    // SAFETY: the caller's duty.
+    unsafe { with(pool, error, body) }
+}
+
 fn running(state: &mut PoolState) -> Result<&mut Manager, Fault> {
     state
         .manager
@@ -143,10 +166,9 @@ pub unsafe extern "C" fn fcgiguard_pool_set(
 ) -> i32 {
     // SAFETY: the caller's duty, for all of it.
     unsafe {
-        with(pool, error, |state| {
-            not_open(state)?;
+        before_open(pool, error, |state| {
             state.options.set(text(name, "name")?, text(value, "value")?)?;
-            Ok(0)
+            Ok(())
         })
     }
 }
@@ -171,8 +193,7 @@ pub unsafe extern "C" fn fcgiguard_pool_set_int(
 ) -> i32 {
     // SAFETY: the caller's duty, for all of it.
     unsafe {
-        with(pool, error, |state| {
-            not_open(state)?;
+        before_open(pool, error, |state| {
             let name = text(name, "name")?;
             let kind = fcgi_core::manager::options::OPTIONS
                 .iter()
@@ -180,7 +201,7 @@ pub unsafe extern "C" fn fcgiguard_pool_set_int(
                 .map(|s| s.kind);
             let written = if kind == Some("duration") { format!("{value}ms") } else { value.to_string() };
             state.options.set(name, &written)?;
-            Ok(0)
+            Ok(())
         })
     }
 }
@@ -218,13 +239,12 @@ pub unsafe extern "C" fn fcgiguard_pool_set_command(
 ) -> i32 {
     // SAFETY: the caller's duty, for all of it.
     unsafe {
-        with(pool, error, |state| {
-            not_open(state)?;
+        before_open(pool, error, |state| {
             if argv.is_null() {
                 return Err(Fault::null("argv"));
             }
             state.command = words(argv);
-            Ok(0)
+            Ok(())
         })
     }
 }
@@ -283,12 +303,7 @@ pub unsafe extern "C" fn fcgiguard_pool_set_image(
 #[no_mangle]
 pub unsafe extern "C" fn fcgiguard_pool_upgrade(pool: *mut fcgiguard_pool, error: *mut fcgiguard_error) -> i32 {
     // SAFETY: the caller's duty.
-    unsafe {
-        with(pool, error, |state| {
-            running(state)?.upgrade();
-            Ok(0)
-        })
-    }
+    unsafe { wish(pool, error, |manager| manager.upgrade()) }
 }
 
 /// A listening socket for a program that opens its own: after an upgrade the one that the former image had at this address, else a
@@ -322,11 +337,10 @@ pub unsafe extern "C" fn fcgiguard_pool_set_fork(
 ) -> i32 {
     // SAFETY: the caller's duty.
     unsafe {
-        with(pool, error, |state| {
-            not_open(state)?;
+        before_open(pool, error, |state| {
             state.fork = fork;
             state.userdata = userdata;
-            Ok(0)
+            Ok(())
         })
     }
 }
@@ -343,10 +357,9 @@ pub unsafe extern "C" fn fcgiguard_pool_add_listener(
 ) -> i32 {
     // SAFETY: the caller's duty.
     unsafe {
-        with(pool, error, |state| {
-            not_open(state)?;
+        before_open(pool, error, |state| {
             state.options.set("listen", &format!("fd:{fd}"))?;
-            Ok(0)
+            Ok(())
         })
     }
 }
@@ -359,8 +372,7 @@ pub unsafe extern "C" fn fcgiguard_pool_add_listener(
 pub unsafe extern "C" fn fcgiguard_pool_open(pool: *mut fcgiguard_pool, error: *mut fcgiguard_error) -> i32 {
     // SAFETY: the caller's duty.
     unsafe {
-        with(pool, error, |state| {
-            not_open(state)?;
+        before_open(pool, error, |state| {
             let mode = match (state.command.is_empty(), state.fork) {
                 (false, _) => Mode::Exec(state.command.clone()),
                 (true, Some(fork)) => Mode::Fork(Box::new(CHost { fork, userdata: state.userdata })),
@@ -371,7 +383,7 @@ pub unsafe extern "C" fn fcgiguard_pool_open(pool: *mut fcgiguard_pool, error: *
                 manager.set_image(image.clone());
             }
             state.manager = Some(manager);
-            Ok(0)
+            Ok(())
         })
     }
 }
@@ -475,12 +487,7 @@ pub unsafe extern "C" fn fcgiguard_pool_signal(
     error: *mut fcgiguard_error,
 ) -> i32 {
     // SAFETY: the caller's duty.
-    unsafe {
-        with(pool, error, |state| {
-            running(state)?.signal(signo);
-            Ok(0)
-        })
-    }
+    unsafe { wish(pool, error, |manager| manager.signal(signo)) }
 }
 
 /// Replaces the workers, each new one ready before an old one leaves. `reason` is for the log; NULL is allowed.
@@ -510,12 +517,7 @@ pub unsafe extern "C" fn fcgiguard_pool_reload(
 #[no_mangle]
 pub unsafe extern "C" fn fcgiguard_pool_stop(pool: *mut fcgiguard_pool, error: *mut fcgiguard_error) -> i32 {
     // SAFETY: the caller's duty.
-    unsafe {
-        with(pool, error, |state| {
-            running(state)?.stop();
-            Ok(0)
-        })
-    }
+    unsafe { wish(pool, error, |manager| manager.stop()) }
 }
 
 /// Ends the pool at once; requests in flight are lost.
@@ -525,12 +527,7 @@ pub unsafe extern "C" fn fcgiguard_pool_stop(pool: *mut fcgiguard_pool, error: *
 #[no_mangle]
 pub unsafe extern "C" fn fcgiguard_pool_quit(pool: *mut fcgiguard_pool, error: *mut fcgiguard_error) -> i32 {
     // SAFETY: the caller's duty.
-    unsafe {
-        with(pool, error, |state| {
-            running(state)?.quit();
-            Ok(0)
-        })
-    }
+    unsafe { wish(pool, error, |manager| manager.quit()) }
 }
 
 /// Another number of workers (static), or another ceiling (dynamic, ondemand).
@@ -544,12 +541,7 @@ pub unsafe extern "C" fn fcgiguard_pool_scale(
     error: *mut fcgiguard_error,
 ) -> i32 {
     // SAFETY: the caller's duty.
-    unsafe {
-        with(pool, error, |state| {
-            running(state)?.scale(workers);
-            Ok(0)
-        })
-    }
+    unsafe { wish(pool, error, |manager| manager.scale(workers)) }
 }
 
 /// How long the next step would wait at most, in milliseconds; -1 for as long as it likes.

@@ -24,7 +24,7 @@ pub type fcgiguard_report = Handle<ReportState>;
 /// A probe with the defaults: method auto, timeout 5 s. Free it with fcgiguard_probe_free.
 #[no_mangle]
 pub extern "C" fn fcgiguard_probe_new() -> *mut fcgiguard_probe {
-    guard_or(ptr::null_mut(), || Handle::into_raw(Probe::new()))
+    Handle::made(Probe::new)
 }
 
 /// Frees a probe; NULL is allowed.

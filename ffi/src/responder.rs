@@ -18,7 +18,6 @@ use fcgi_core::Code;
 use std::cell::RefCell;
 use std::ffi::c_char;
 use std::os::fd::{AsFd, AsRawFd};
-use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -61,9 +60,9 @@ pub type fcgiguard_request = Handle<RequestState>;
 /// A responder that is not open. Free it with fcgiguard_responder_free.
 #[no_mangle]
 pub extern "C" fn fcgiguard_responder_new() -> *mut fcgiguard_responder {
-    guard_or(ptr::null_mut(), || {
+    Handle::made(|| {
         let shared = Shared { responder: None, listeners: Vec::new(), turn: 0 };
-        Handle::into_raw(ResponderState { options: ResponderOptions::default(), shared: Rc::new(RefCell::new(shared)) })
+        ResponderState { options: ResponderOptions::default(), shared: Rc::new(RefCell::new(shared)) }
     })
 }
 
@@ -536,6 +535,22 @@ pub unsafe extern "C" fn fcgiguard_request_read_data(
     unsafe { read(request, into, len, error, |responder, into| responder.read_data(into)) }
 }
 
+unsafe fn write(
+    request: *mut fcgiguard_request,
+    input: *const u8,
+    len: usize,
+    error: *mut fcgiguard_error,
+    how: impl FnOnce(&mut Responder, &[u8]) -> fcgi_core::responder::Result<()>,
+) -> i64 {
+    counted(error, || {
+        // SAFETY: the caller's duty.
+        let input = unsafe { bytes(input, len, "input") }?;
+        // SAFETY: as above.
+        unsafe { with(request, |responder| Ok(how(responder, input)?)) }?;
+        Ok(len)
+    })
+}
+
 /// Writes to STDOUT, buffered; returns `len`. The error aborted means that the web server is gone: stop working on the request.
 ///
 /// # Safety
@@ -547,13 +562,8 @@ pub unsafe extern "C" fn fcgiguard_request_write(
     len: usize,
     error: *mut fcgiguard_error,
 ) -> i64 {
-    counted(error, || {
-        // SAFETY: the caller's duty.
-        let input = unsafe { bytes(input, len, "input") }?;
-        // SAFETY: as above.
-        unsafe { with(request, |responder| Ok(responder.write(input)?)) }?;
-        Ok(len)
-    })
+    // SAFETY: the caller's duty.
+    unsafe { write(request, input, len, error, |responder, input| responder.write(input)) }
 }
 
 /// Writes to STDERR, which web servers put into their error log; returns `len`.
@@ -567,13 +577,8 @@ pub unsafe extern "C" fn fcgiguard_request_write_error(
     len: usize,
     error: *mut fcgiguard_error,
 ) -> i64 {
-    counted(error, || {
-        // SAFETY: the caller's duty.
-        let input = unsafe { bytes(input, len, "input") }?;
-        // SAFETY: as above.
-        unsafe { with(request, |responder| Ok(responder.write_error(input)?)) }?;
-        Ok(len)
-    })
+    // SAFETY: the caller's duty.
+    unsafe { write(request, input, len, error, |responder, input| responder.write_error(input)) }
 }
 
 /// Sends part of a file to STDOUT, in the kernel where it can. The descriptor stays the caller's.

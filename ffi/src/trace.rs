@@ -31,7 +31,7 @@ pub unsafe extern "C" fn fcgiguard_trace_new(side: *const c_char) -> *mut fcgigu
         };
         let empty = CString::default;
         Trace::new(side).map_or(ptr::null_mut(), |trace| {
-            Handle::into_raw(State { trace, events: empty(), output: empty(), error: empty() })
+            Handle::made(|| State { trace, events: empty(), output: empty(), error: empty() })
         })
     })
 }

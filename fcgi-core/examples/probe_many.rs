@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! probe_many serve FOLDER COUNT HUNG     listens on COUNT sockets in FOLDER; never accepts on every (COUNT/HUNG)th
-//! probe_many flap FOLDER COUNT SECONDS   the same; each closes without an answer in every other span of so many seconds
+//! probe_many flap FOLDER COUNT SECONDS [HUNG]
+//!                                        the same; each closes without an answer in every other span of so many seconds
 //! probe_many probe FOLDER COUNT          probes them all; prints when the last healthy one and the last of all were done
 //! ```
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
@@ -81,7 +82,10 @@ fn main() {
     let folder = PathBuf::from(args.get(1).expect("a folder"));
     match args.first().map(String::as_str) {
         Some("serve") => serve(&folder, number(2), number(3), 0),
-        Some("flap") => serve(&folder, number(2), 0, number(3) as u64),
+        Some("flap") => {
+            let hung = args.get(4).map_or(0, |_| number(4));
+            serve(&folder, number(2), hung, number(3) as u64);
+        }
         _ => probe(&folder, number(2)),
     }
 }

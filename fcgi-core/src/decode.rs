@@ -1,6 +1,6 @@
 //! The decoder: a stream of bytes in, borrowed pieces of records out. Nothing is copied but a header that arrives in parts.
 
-use crate::record::{Header, ProtocolError, Rule, HEADER_LEN};
+use crate::record::{Header, ProtocolError, RecordType, Rule, HEADER_LEN};
 
 /// A piece of a record's content, as it arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,6 +77,27 @@ impl Decoder {
             self.padding_left = usize::from(header.padding_len);
         }
         Ok(Some(chunk))
+    }
+
+    /// The content of the next record, if it has some, is whole in `input`, and is of this kind and id: the pieces of a body
+    /// mostly are. None: nothing was taken, and [`next`](Decoder::next) has to say what there is.
+    #[inline]
+    pub fn next_whole<'a>(&mut self, input: &mut &'a [u8], kind: RecordType, id: u16) -> Option<Chunk<'a>> {
+        if self.header.is_some() || self.partial_len > 0 {
+            return None;
+        }
+        let rest = input.get(self.padding_left..)?;
+        let (head, rest) = rest.split_first_chunk::<HEADER_LEN>()?;
+        let header = Header::parse(head).ok()?;
+        if header.kind != kind as u8 || header.id != id || header.content_len == 0 {
+            return None;
+        }
+        let (bytes, rest) = rest.split_at_checked(usize::from(header.content_len))?;
+        self.record_at = self.offset + self.padding_left as u64;
+        self.offset = self.record_at + (HEADER_LEN + bytes.len()) as u64;
+        self.padding_left = usize::from(header.padding_len);
+        *input = rest;
+        Some(Chunk { header, bytes, first: true, last: true, at: self.record_at })
     }
 
     #[inline]

@@ -22,6 +22,7 @@ ROOT = HERE.parents[1]
 RELEASE = ROOT / "target" / "release"
 # name, mode of the load, bytes of the answer, bytes of the body
 # "busy": sixteen connections wait in the backlog, so that the server never sleeps and its own work is what is measured.
+# "many": the same on sixteen kept connections; whoever holds a worker for one of them answers nobody else, and is left out.
 # "new" and "keep": one request at a time, so that each one also pays for waking the server up.
 SCENARIOS = [
     ("new connection, 100 B", "busy", 100, 0),
@@ -32,6 +33,7 @@ SCENARIOS = [
     ("new connection, one at a time, 100 B", "new", 100, 0),
     ("kept connection, one at a time, 100 B", "keep", 100, 0),
     ("kept connection, one at a time, 27 kB", "keep", 27_000, 0),
+    ("sixteen kept connections, 100 B", "many", 100, 0),
 ]
 TRACED = 208  # requests under strace
 MOST = 10  # seconds that the rounds of a scenario may take
@@ -224,12 +226,17 @@ def measure(scenario, everyone, folder, tool, cores, rounds, target_us, skipped)
     rows, running, counts = {}, [], {}
     try:
         for candidate in everyone:
-            if mode == "keep" and not candidate.keeps:
+            if mode in ("keep", "many") and not candidate.keeps:
                 continue
             try:
                 running.append(Running(candidate, folder, size, server_core))
                 server = running[-1]
-                _, wall, got = server.load(tool, load_core, 64, mode, post)
+                try:
+                    _, wall, got = server.load(tool, load_core, 64, mode, post)
+                except RuntimeError:
+                    if mode == "many":
+                        raise RuntimeError("holds its worker for one kept connection, the others wait for ever") from None
+                    raise
                 if got < size:
                     raise RuntimeError(f"{candidate.name}: an answer of {got} bytes for one of {size}")
                 counts[server] = max(32, min(50_000, int(target_us / wall)) // 16 * 16)
@@ -289,6 +296,12 @@ def goals(results):
         if mine in first and its in first:
             ratio = first[mine][0] / first[its][0]
             say(f"{mine} {what} {its}, new connection, 100 B", f"{ratio:.2f}", ratio <= share)
+    if "ours C" in kept and "libfcgi" in kept:
+        ratio = kept["ours C"][0] / kept["libfcgi"][0]
+        say("ours in C not above libfcgi on a kept connection, 100 B", f"{ratio:.2f}", ratio <= 1)
+    many = results.get(SCENARIOS[8][0], {}).get("ours C")
+    if many and many[3] is not None:
+        say("a read and a write a request on sixteen busy kept connections, 100 B", f"{many[3]:.2f} system calls", many[3] < 2.2)
     if "ours C" in kept and libfcgi:
         say("kept: CPU below libfcgi's on a new connection", f"{kept['ours C'][0]:.1f} against {libfcgi[0]:.1f} us",
             kept["ours C"][0] < libfcgi[0])

@@ -1,7 +1,7 @@
 /* Sends the same request COUNT times, on new connections, on one kept one, or on new ones of which sixteen wait
- * in the backlog at a time (busy), and prints what the server's process (all its threads) spent.
+ * in the backlog at a time (busy), or on sixteen kept ones at a time (many), and prints what the server's process (all its threads) spent.
  * The request is what nginx sends for a GET (25 params).
- * usage: load SOCKET PID COUNT [new|keep|busy] [POST_BYTES] [SCRIPT_FILENAME] */
+ * usage: load SOCKET PID COUNT [new|keep|busy|many] [POST_BYTES] [SCRIPT_FILENAME] */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,7 +58,7 @@ static size_t answer(int fd) {
 
 int main(int argc, char **argv) {
     if (argc < 4) return 3;
-    int count = atoi(argv[3]), keep = argc > 4 && !strcmp(argv[4], "keep");
+    int count = atoi(argv[3]), many = argc > 4 && !strcmp(argv[4], "many"), keep = many || (argc > 4 && !strcmp(argv[4], "keep"));
     long post = argc > 5 ? atol(argv[5]) : 0;
     char begin[8] = {0, 1, (char)keep}, params[4096], length[32];
     put(1, begin, 8);
@@ -86,12 +86,22 @@ int main(int argc, char **argv) {
     for (long left = post; left > 0; left -= 32768) put(5, body, left < 32768 ? (size_t)left : 32768);
     put(5, "", 0);
 
-    int fd = keep ? open_to(argv[1]) : -1;
+    int fds[16], busy = argc > 4 && !strcmp(argv[4], "busy");
+    int fd = keep && !many ? open_to(argv[1]) : -1;
+    struct timeval patience = {5, 0};
+    for (int j = 0; many && j < 16; j++) {
+        fds[j] = open_to(argv[1]);
+        setsockopt(fds[j], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    }
     size_t got = 0;
     double cpu = cpu_us(argv[2]);
     struct timespec a, b;
     clock_gettime(CLOCK_MONOTONIC, &a);
-    int fds[16], busy = argc > 4 && !strcmp(argv[4], "busy");
+    for (int i = 0; many && i < count; i += 16) {
+        for (int j = 0; j < 16; j++)
+            if (send(fds[j], request, size, MSG_NOSIGNAL) != (ssize_t)size) perror("send"), exit(2);
+        for (int j = 0; j < 16; j++) got = answer(fds[j]);
+    }
     for (int i = 0; busy && i < count; i += 16) {
         for (int j = 0; j < 16; j++) {
             fds[j] = open_to(argv[1]);
@@ -99,7 +109,7 @@ int main(int argc, char **argv) {
         }
         for (int j = 0; j < 16; j++) got = answer(fds[j]), close(fds[j]);
     }
-    for (int i = 0; !busy && i < count; i++) {
+    for (int i = 0; !busy && !many && i < count; i++) {
         if (!keep) fd = open_to(argv[1]);
         for (size_t at = 0; at < size;) {
             ssize_t n = send(fd, request + at, size - at, MSG_NOSIGNAL);

@@ -79,8 +79,8 @@ fn answer(body: usize, record: usize) -> Vec<u8> {
 type Work<'a> = (&'static str, Box<dyn FnMut() -> usize + 'a>);
 
 /// Runs the works in turn, nine times over, and prints the best of each and its ratio to the first. Every work must
-/// return the same number: proof that they did the same.
-fn compare(title: &str, bytes: Option<usize>, goal: &str, works: &mut [Work<'_>]) {
+/// return the same number: proof that they did the same. Returns the times in nanoseconds, in the order of the works.
+fn compare(title: &str, bytes: Option<usize>, goal: &str, works: &mut [Work<'_>]) -> Vec<f64> {
     let mut repeats = Vec::new();
     let mut results = Vec::new();
     for (_, work) in works.iter_mut() {
@@ -115,6 +115,12 @@ fn compare(title: &str, bytes: Option<usize>, goal: &str, works: &mut [Work<'_>]
         let differs = if results[at] == results[0] { "" } else { "   NOT the same result" };
         println!("  {name:34} {time:12.0} ns{rate} {:8.2} x ours{differs}", time / base);
     }
+    times.iter().map(|of_one| of_one[0]).collect()
+}
+
+/// Whether a goal is met.
+fn say(met: bool, what: &str) {
+    println!("  {}  {what}", if met { "met    " } else { "NOT met" });
 }
 
 /// Counts the body's bytes as the program gets them: borrowed, nothing copied.
@@ -185,7 +191,7 @@ fn main() {
     };
     let mut works: Vec<Work<'_>> = vec![("ours (limits checked)", Box::new(walk))];
     peers::walk(&stream, &mut works);
-    compare("walk 22 pairs without copying", None, "under 60 ns", &mut works);
+    let walked = compare("walk 22 pairs without copying", None, "under 60 ns", &mut works);
 
     let head = request(0, 1);
     let mut conn = ResponderConn::new(Limits::default(), Capabilities::default());
@@ -215,8 +221,9 @@ fn main() {
     let mut works: Vec<Work<'_>> =
         vec![("ours, Params (as the responder)", Box::new(owned)), ("ours, a fresh HashMap", Box::new(hashed))];
     peers::head(&head, &mut works);
-    compare("22-pair request head into an owned map", None, "under 800 ns", &mut works);
+    let heads = compare("22-pair request head into an owned map", None, "under 800 ns", &mut works);
 
+    let mut bodies = Vec::new();
     for record in [65528, 8192, 256] {
         let size = 1 << 20;
         let input = request(size, record);
@@ -233,7 +240,7 @@ fn main() {
             ("memcpy twice", Box::new(twice)),
         ];
         peers::body(&input, &mut works);
-        compare(&format!("a body of 1 MiB in records of {record} B"), Some(size), "", &mut works);
+        bodies.push(compare(&format!("a body of 1 MiB in records of {record} B"), Some(size), "", &mut works));
     }
     for record in [65528, 8192, 256] {
         let size = 1 << 20;
@@ -259,4 +266,16 @@ fn main() {
     )];
     peers::serve(&head, &body, &mut works);
     compare("server: a request in, an answer of 27 kB encoded into memory", None, "", &mut works);
+
+    println!("\ngoals");
+    say(walked[0] < 60.0, &format!("walk 22 pairs in under 60 ns: {:.0}", walked[0]));
+    say(heads[0] < 800.0, &format!("a request head into an owned map in under 800 ns: {:.0}", heads[0]));
+    say(heads[0] < heads[2], &format!("and below tokio-fastcgi's: {:.2} x", heads[0] / heads[2]));
+    // The fastest peer that was ever measured is not on crates.io (what is there under its name is empty). It decoded with
+    // 55, 50 and 29 GB/s where copying twice went with 65: that share is what ours, with its copy into a Vec, is held to.
+    for ((record, share), times) in [(65528, 0.85), (8192, 0.77), (256, 0.45)].iter().zip(&bodies) {
+        let ours = times[2] / times[1];
+        say(ours >= *share, &format!("records of {record} B at {share} x the speed of copying twice: {ours:.2}"));
+        say(times[1] < times[3], &format!("and below tokio-fastcgi's: {:.3} x", times[1] / times[3]));
+    }
 }

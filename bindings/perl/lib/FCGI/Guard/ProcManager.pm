@@ -353,8 +353,10 @@ sub sig_sub {
         # A worker before its first step: the library holds the signals that are its own; this one was the manager's.
         return if $guard->{pool} && getppid() == $this->{MANAGER_PID};
     }
+    # Perl holds a signal back while its handler runs: it must be let in before this handler is in place again.
     local $SIG{$name} = 'DEFAULT';
     kill $name => $$;
+    POSIX::sigprocmask(POSIX::SIG_UNBLOCK(), POSIX::SigSet->new(_number_of($name)));
     return;
 }
 

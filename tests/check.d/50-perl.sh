@@ -17,7 +17,7 @@ rm -rf blib Makefile Makefile.old MYMETA.json MYMETA.yml pm_to_blib Guard.c Guar
     die "not in MANIFEST: @$extra\n" if @$extra;'
 cp "$root/tests/vectors/vectors.txt" t/
 
-export FCGIGUARD_LIB_DIR="$root/target/release" FCGIGUARD_INCLUDE_DIR="$root/include"
+export FCGIGUARD_LIB_DIR="$root/target/release" FCGIGUARD_INCLUDE_DIR="$root/include" FCGIGUARD="$root/target/release/fcgiguard"
 /usr/bin/perl Makefile.PL
 make
 make test TEST_VERBOSE=0

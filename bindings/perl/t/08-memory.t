@@ -63,6 +63,18 @@ END
     'FCGI::Guard::ProcManager on :fcgi' => "use FCGI::Guard ':fcgi';" . managed(),
     # FCGI.pm itself is part of it.
     (eval { require FCGI; 1 } ? ('FCGI::Guard::ProcManager on FCGI.pm' => 'use FCGI;' . managed()) : ()),
+    'FCGI::Guard::Pool on :fcgi' => <<'END',
+use FCGI::Guard ':fcgi';
+my $request = FCGI::Request();
+my $pool = FCGI::Guard::Pool->new(workers => 1);
+$pool->manage or exit $pool->exit_code;
+while ($pool->accept($request)) {
+    my @lines = <STDIN>;
+    print STDERR "error\n" if $ENV{KIND} == 3;
+    print "\nok $ENV{KIND}";
+    $request->Finish if $ENV{KIND} != 6;
+}
+END
     ':fcgi with handles and a hash, a request object each time' => <<'END',
 use FCGI::Guard ':fcgi';
 use IO::Handle;
@@ -87,7 +99,7 @@ for my $name (sort keys %servers) {
     my $path = "$dir/" . ++$number . '.sock';
     my $pid  = spawn_perl($path, "$dir/log", $servers{$name});
     my $worker = $pid;
-    if ($name =~ /ProcManager/) { wait_for(sub { ($worker) = split ' ', slurp("/proc/$pid/task/$pid/children"); $worker }, 30) or die "$name does not start\n", slurp("$dir/log") }
+    if ($name =~ /ProcManager|Pool/) { wait_for(sub { ($worker) = split ' ', slurp("/proc/$pid/task/$pid/children"); $worker }, 30) or die "$name does not start\n", slurp("$dir/log") }
     my ($lost, $before) = (0);
     for my $turn (1 .. $warm_up + $requests) {
         $before = rss_kb($worker) if $turn == $warm_up;

@@ -53,7 +53,7 @@ my $app = Managed->new(key => { pid_fname => 'app.pid', die_timeout => 20, extra
 $app->up;
 my $m = $app->{pid};
 like $app->log_text, qr/^FastCGI: manager \(pid $m\): initialized$/m;
-like $app->log_text, qr/^FastCGI: manager \(pid $m\): server \(pid \d+\) started$/m;
+$app->wait_for('a start is told', sub { $app->log_text =~ /^FastCGI: manager \(pid $m\): server \(pid \d+\) started$/m });
 like $app->log_text, qr/^FastCGI: server \(pid \d+\): initialized$/m;
 is $app->title($m), 'perl-fcgi-pm', 'title of the manager';
 my @old = $app->workers;
@@ -81,10 +81,9 @@ $app = Managed->new(key => { n_processes => 1 });
 $app->up;
 ($w) = $app->workers;
 for my $name (qw(TERM HUP)) {
-    my $c = $app->send_request('sleep=0.7');
-    sleep 0.3;
-    my ($now) = $app->workers;
+    my ($c, $n, $now) = $app->hold;
     kill $name => $now;
+    $app->release($n);
     like $app->answer_of($c), qr/pid $now /, "a request lives through $name";
     $app->wait_for('and its worker leaves', sub { $app->log_text =~ /^FastCGI: server \(pid $now\): safe exit after SIG$name$/m });
 }
@@ -93,19 +92,21 @@ is $app->stop, 0;
 # die_timeout: who does not leave is killed, and the manager aborts.
 $app = Managed->new(key => { n_processes => 1, die_timeout => 1 });
 $app->up;
-my $busy = $app->send_request('sleep=25');
-sleep 0.3;
-my $t = time;
-is $app->stop >> 8, 1, 'die_timeout: exit 1';
-cmp_ok time - $t, '<', 20, 'long before the request is done';
+my ($busy) = $app->hold;
+is $app->stop >> 8, 1, 'die_timeout: exit 1, before the request is done';
 like $app->log_text, qr/: wait timeout$/m;
 
 # start_delay between the first starts.
-$app = Managed->new(key => { n_processes => 3, start_delay => 1 });
-$app->up;
-sleep 0.1;
-is scalar($app->workers), 1, 'start_delay: one worker first';
-$app->wait_for('then all of them', sub { $app->workers == 3 });
+$app = Managed->new(key => { n_processes => 3, start_delay => 1 }, program => <<'CODE' . $Managed::LOOP);
+package Timed;
+our @ISA = 'FCGI::Guard::ProcManager';
+sub pm_notify { my ($this, $msg) = @_; $this->SUPER::pm_notify($msg . ($msg =~ /started/ ? ' at ' . Time::HiRes::time() : '')) }
+package main;
+$class = 'Timed';
+CODE
+$app->wait_for('start_delay: all are started in the end', sub { $app->workers == 3 && $app->count('started at') == 3 });
+my @at = $app->log_text =~ /started at ([\d.]+)/g;
+cmp_ok $at[$_] - $at[$_ - 1], '>', 0.9, "start $_ waited for its second" for 1, 2;
 is $app->stop, 0;
 
 # no_signals: the program's handlers stay.
@@ -139,11 +140,14 @@ $m = $app->{pid};
 $app->signal('HUP');
 $app->wait_for('reload through sig_manager', sub { $app->log_text =~ /reload done/ });
 my ($new) = $app->workers;
-my $c = $app->send_request('sleep=0.5');
-sleep 0.2;
-kill TERM => $app->workers;
+my ($c, $n) = $app->hold;
+my %asked = map { $_ => 1 } $app->workers;
+kill TERM => keys %asked;
+$app->release($n);
 $app->answer_of($c);
 $app->wait_for('sig_handler', sub { $app->log_text =~ /server sig_handler \[TERM\]/ });
+$app->wait_for('those who left have successors', sub { my ($log, @now) = ($app->log_text, $app->workers);
+    @now == 2 && 2 == grep { !$asked{$_} && $log =~ /FastCGI: manager \(pid $m\): server \(pid $_\) started/ } @now });
 is $app->stop, 0;
 like $app->log_text, qr/call $m manager $_/, $_
     for qr/managing_init \[\]/, qr/pm_change_process_name \[perl-fcgi-pm\]/, qr/pm_write_pid_file \[\]/, qr/pm_notify \[initialized\]/, qr/sig_manager \[HUP\]/,

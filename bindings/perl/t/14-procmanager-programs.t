@@ -45,7 +45,7 @@ SKIP: {
         my $app = Managed->new(files => { 'app.psgi' => $psgi }, env => $env, keep => $name eq 'replaced',
             command => [$plackup, '-s', 'FCGI', '-E', 'production', '--listen', 'app.sock', '--nproc', 2, '--pid', 'app.pid', @more, 'app.psgi']);
         $app->up;
-        like $app->log_text, qr/^FastCGI: manager \(pid $app->{pid}\): server \(pid \d+\) started$/m, "plackup, $name: its manager";
+        $app->wait_for("plackup, $name: its manager", sub { $app->log_text =~ /^FastCGI: manager \(pid $app->{pid}\): server \(pid \d+\) started$/m });
         through_nginx($app, "plackup, $name", '/', qr/psgi pid \d+ many/);
     }
     # A worker that asks for its own end after the answer (psgix.harakiri).
@@ -56,7 +56,7 @@ SKIP: {
     $seen{ $app->ask // 'lost' }++ for 1 .. 10;
     ok !$seen{lost}, 'harakiri: nothing lost';
     is $seen{$_}, 1, 'one request each' for keys %seen;
-    like $app->log_text, qr/safe exit with harakiri/;
+    $app->wait_for('and says so', sub { $app->log_text =~ /safe exit with harakiri/ });
     is $app->stop, 0;
 }
 

@@ -171,6 +171,7 @@ pub unsafe fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags:
 
 /// A blocking accept for a process without a line (a worker's child): ends with the manager, else as the program knows it.
 unsafe fn accept_as_follower(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int {
+    worker::tell_follower();
     loop {
         // SAFETY: the caller's duty.
         let got = unsafe { real::accept4(fd, addr, len, flags) };

@@ -31,6 +31,7 @@ static READY: AtomicI32 = AtomicI32::new(-1);
 static DEVICE: AtomicU64 = AtomicU64::new(0);
 static INODE: AtomicU64 = AtomicU64::new(0);
 static SAID_READY: AtomicBool = AtomicBool::new(false);
+static TOLD: AtomicBool = AtomicBool::new(false);
 static GONE: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicBool = AtomicBool::new(false);
 static SIGNALLED: AtomicBool = AtomicBool::new(false);
@@ -105,6 +106,17 @@ extern "C" fn forked() {
         unsafe { real::close(READY.swap(-1, Ordering::Relaxed)) };
     }
     real::set_errno(saved);
+}
+
+/// A worker's child accepts: it has no line, so that limits, reload and status see only its idle parent. Said once in each.
+pub fn tell_follower() {
+    if TOLD.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let text = b"fcgiguard: a process that a worker started accepts connections, and nobody looks after it. If the program has a \
+manager of its own, turn that off (plackup: --manager \"\", php-cgi: PHP_FCGI_CHILDREN unset)\n";
+    // SAFETY: the buffer is a constant of this length. A closed standard error is no fault of the program's.
+    let _ = unsafe { real::write(2, text.as_ptr().cast(), text.len()) };
 }
 
 /// Whether this is really the worker's process: false in a vfork child, which shares our memory.

@@ -25,6 +25,12 @@ while ($request->Accept >= 0) {
     my ($what, $for) = split /=/, $ENV{QUERY_STRING} || '';
     # A signal must not cut it short.
     if (($what || '') eq 'sleep') { my $end = time + $for; while ((my $left = $end - time) > 0) { select undef, undef, undef, $left } }
+    # From when until when a test knows: no clock is between.
+    if (($what || '') eq 'hold') {
+        { open my $held, '>', "held.$for.new" or die; syswrite $held, $$ }
+        rename "held.$for.new", "held.$for" or die;
+        select undef, undef, undef, 0.02 until -e "go.$for";
+    }
     our @hoard; push @hoard, 'x' x ($for * 1024 * 1024) if ($what || '') eq 'grow';
     print "Content-Type: text/plain\r\n\r\npid $$ of @{[getppid]}\n";
     $request->Finish;
@@ -133,6 +139,20 @@ sub send_request {
         . pack('CCnnCC', 1, 4, 1, 0, 0, 0) . pack('CCnnCC', 1, 5, 1, 0, 0, 0);
     return $c;
 }
+
+# A request that is in a worker's hands now, and ends with release(); the connection, the request's number and the worker.
+my $held = 0;
+
+sub hold {
+    my ($self) = @_;
+    my $n = ++$held;
+    my $c = $self->send_request("hold=$n") or return;
+    my $pid;
+    $self->wait_for("request $n is held", sub { open my $in, '<', "$self->{dir}/held.$n" or return; $pid = <$in> }, 1);
+    return ($c, $n, $pid);
+}
+
+sub release { my ($self, $n) = @_; open my $go, '>', "$self->{dir}/go.$n" or die $!; return }
 
 sub answer_of {
     my ($self, $c) = @_;

@@ -30,6 +30,9 @@ sub install {
     *{"FCGI::CLONE_SKIP"} = *{"FCGI::Stream::CLONE_SKIP"} = sub { 1 };
     $FCGI::VERSION = $STANDS_FOR;
     $INC{'FCGI.pm'} = $INC{'FCGI/Guard/FCGI.pm'};
+    # A worker of `fcgiguard run` needs no manager, and a program may start one all the same: plackup does. Ours does not fork there.
+    require FCGI::Guard::ProcManager::Replace
+        if ($ENV{FCGIGUARD_MANAGER_PID} || 0) == getppid() && !$INC{'FCGI/ProcManager.pm'};
     return;
 }
 

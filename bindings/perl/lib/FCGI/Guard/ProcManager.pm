@@ -80,6 +80,7 @@ sub pm_manage {
     return if !$this->{n_processes} || $this->{n_processes} < 0;
 
     my $guard = $this->_guard;
+    return $this->_join_guard if $this->_is_guarded;
     $this->{MANAGER_PID} = $$;
     $this->{PIDS}        = {};
     my $pool = $guard->{pool} = $this->_open_pool;
@@ -102,6 +103,27 @@ sub managing_init {
     $this->pm_change_process_name($this->pm_title);
     $this->pm_write_pid_file;
     return;
+}
+
+# Whether this process is a worker of `fcgiguard run` already, and serves what it was given: then that is the manager, and a second
+# one under it would hide the workers from it.
+sub _is_guarded {
+    my ($this) = @_;
+    return 0 if ($ENV{FCGIGUARD_MANAGER_PID} || 0) != getppid() || defined $this->{listen} || defined $this->{fd};
+    my ($socket) = FCGI::Guard::ProcManager::Sockets->listening;
+    # Descriptor 0, or one of LISTEN_FDS, from 3 on.
+    return defined $socket && ($socket == 0 || $socket >= 3 && $socket < 3 + ($ENV{LISTEN_FDS} || 0));
+}
+
+# Its signals, limits and restarts are fcgiguard's; what is left of a manager is what a worker does at its start.
+sub _join_guard {
+    my ($this) = @_;
+    $this->{MANAGER_PID} = getppid();
+    $this->{role} = 'server';
+    $this->handling_init;
+    $this->pm_notify("initialized; fcgiguard (pid $this->{MANAGER_PID}) is the manager");
+    $this->_prepare;
+    return 1;
 }
 
 # The options of the pool: every key of the object that has the name of one, and the old names.
@@ -331,8 +353,10 @@ sub sig_sub {
         # A worker before its first step: the library holds the signals that are its own; this one was the manager's.
         return if $guard->{pool} && getppid() == $this->{MANAGER_PID};
     }
+    # Perl holds a signal back while its handler runs: it must be let in before this handler is in place again.
     local $SIG{$name} = 'DEFAULT';
     kill $name => $$;
+    POSIX::sigprocmask(POSIX::SIG_UNBLOCK(), POSIX::SigSet->new(_number_of($name)));
     return;
 }
 
@@ -658,6 +682,8 @@ A pre-fork manager for FastCGI programs on L<FCGI>, L<CGI::Fast>, Plack or Catal
 log lines and exit codes of FCGI::ProcManager 0.28. Below them works the pool of L<FCGI::Guard::Pool>: new workers are ready
 before old ones leave, a crash at start is braked, idle workers leave at once, and no request is lost when a worker leaves.
 
+In a worker of C<fcgiguard run> this class starts nothing: see L</UNDER fcgiguard run>.
+
 A program or a subclass that runs on FCGI::ProcManager runs on this class. L</DIFFERENCES FROM FCGI::ProcManager> says what
 it may notice.
 
@@ -667,6 +693,19 @@ C<use FCGI::Guard::ProcManager 'replace'>, C<-MFCGI::Guard::ProcManager=replace>
 C<PERL5OPT>, puts this class and its family in the place of FCGI::ProcManager and of its subclasses Constrained,
 MaxRequests, MaxSize and Dynamic. The library itself is loaded when C<pm_manage> is called, so the switch costs other
 perl programs little.
+
+=head1 UNDER fcgiguard run
+
+There the manager exists already, so C<pm_manage> returns 1 at once: no fork, no signal handlers, no pid file. C<handling_init>,
+C<preload> and C<verify> work as in any worker (C<fatal> ends it with C<give_up_code>, which is fcgiguard's C<fatal_codes>).
+C<n_processes> and the limits of the pool are options of fcgiguard. A program with a manager built in needs no switch of its own:
+
+    fcgiguard run --listen /run/app.sock --workers 4 -- plackup -s FCGI --manager FCGI::Guard::ProcManager app.psgi
+    fcgiguard run --listen /run/app.sock --workers 4 --env PERL5OPT=-MFCGI::Guard=:fcgi -- plackup -s FCGI app.psgi
+
+plackup looks for the variable that Server::Starter sets, and fcgiguard sets it too; so without this class, and without C<:fcgi>, plackup
+starts FCGI::ProcManager under each worker. C<--manager ""> is what stops that. fcgiguard cannot look after the processes of such a
+second manager, and says so in its log.
 
 =head1 THE LISTENING SOCKET
 

@@ -77,10 +77,10 @@ def get_values(address, timeout=5.0):
 
 
 def request_bytes(params, body=b"", keep=False):
-    records = [record(BEGIN, struct.pack(">HB5x", 1, int(keep))),
-               record(PARAMS, b"".join(pair(*p) for p in params.items())), record(PARAMS)]
-    records += [record(STDIN, body[at : at + 32768]) for at in range(0, len(body), 32768)]
-    return b"".join([*records, record(STDIN)])
+    head = record(BEGIN, struct.pack(">HB5x", 1, int(keep)))
+    head += record(PARAMS, b"".join(pair(*p) for p in params.items())) + record(PARAMS)
+    pieces = [record(STDIN, body[at : at + 32768]) for at in range(0, len(body), 32768)]
+    return b"".join([head, *pieces, record(STDIN)])
 
 
 def request(address, params=None, query="", body=b"", timeout=5.0):
@@ -96,12 +96,12 @@ def request(address, params=None, query="", body=b"", timeout=5.0):
         "CONTENT_LENGTH": str(len(body)) if body else "",
         **(params or {}),
     }
-    answer, out = Answer(), b""
-    # Before there is a connection: a server gives up one on which no head comes.
-    asked = request_bytes(whole, body)
+    answer, out = Answer(), bytearray()
+    # Made before there is a connection, which servers do not let wait for its head.
+    sent = request_bytes(whole, body)
     until = time.monotonic() + timeout
     with connect(address, timeout) as s:
-        s.sendall(asked)
+        s.sendall(sent)
         while True:
             s.settimeout(max(0.001, until - time.monotonic()))
             kind, _, content = read_record(s)
@@ -112,7 +112,7 @@ def request(address, params=None, query="", body=b"", timeout=5.0):
             elif kind == END:
                 answer.app_status, answer.protocol_status = struct.unpack(">IB3x", content)
                 break
-    head, _, answer.body = out.partition(b"\r\n\r\n")
+    head, _, answer.body = bytes(out).partition(b"\r\n\r\n")
     for line in head.decode("latin-1").split("\r\n"):
         name, _, value = line.partition(":")
         answer.head[name.strip().lower()] = value.strip()

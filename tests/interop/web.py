@@ -85,12 +85,12 @@ def nginx(folder, address, params=None, extra=""):
                                          nginx_conf(folder, port, location)])
 
 
-def apache(folder, address, params=None, reuse=False):
-    """Apache with mod_proxy_fcgi; `reuse` keeps its connections (enablereuse)."""
+def apache(folder, address, params=None, reuse=False, extra=""):
+    """Apache with mod_proxy_fcgi; `reuse` keeps its connections (enablereuse); `extra` comes before its ProxyPass."""
     port = free_port()
     modules = "/usr/lib/apache2/modules"
     load = "".join(f"LoadModule {m}_module {modules}/mod_{m}.so\n" for m in
-                   ("mpm_event", "authz_core", "proxy", "proxy_fcgi", "env", "setenvif")
+                   ("mpm_event", "authz_core", "alias", "proxy", "proxy_fcgi", "env", "setenvif")
                    if glob.glob(f"{modules}/mod_{m}.so"))
     on = " enablereuse=on" if reuse else ""
     # As in Apache's own manual: for a unix socket the host part is a name only.
@@ -107,6 +107,7 @@ PidFile {folder}/apache.pid
 ErrorLog {folder}/apache.error.log
 Mutex file:{folder}
 {load}
+{extra}
 {target}
 {set_params}
 """)

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -68,6 +67,7 @@ class Load:
 SETTINGS = """SECRET_KEY = "x"
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "urls"
+INSTALLED_APPS = []
 MIDDLEWARE = []
 """
 URLS = """import os
@@ -76,36 +76,71 @@ from django.urls import re_path
 urlpatterns = [re_path("", lambda request: HttpResponse(f"django {os.getpid()} %s" % TEXT))]
 TEXT = "old"
 """
+MANAGE = """import os
+from django.core.management import execute_from_command_line
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
+execute_from_command_line()
+"""
+
+
+@pytest.fixture
+def python():
+    """A Python that has the wheel and Django: that of the check's step before this one."""
+    path = os.environ.get("FCGIGUARD_PYTHON", str(Path(__file__).parents[2] / "target" / "check" / "python" / "venv" / "bin" / "python"))
+    if not os.path.exists(path):
+        why = f"{path} is not there: make check ONLY=python"
+        pytest.skip(why) if os.environ.get("FCGIGUARD_ALLOW_SKIP") else pytest.fail(why)
+    return path
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="svscan's service names a user of its own: needs root")
-def test_django_under_daemontools_comes_back_at_once_and_loads_new_code_without_a_gap(place):
+def test_django_under_daemontools_comes_back_at_once_and_loads_new_code_without_a_gap(place, python):
     srv = Path(place.folder, "srv")
-    place.put("django-fcgi.py", "srv/fcgi.py")
-    (srv / "settings.py").write_text(SETTINGS)
+    # The test's Python is where www-data may not read.
+    (srv / "settings.py").write_text(SETTINGS + place.text("django-settings.py"))
     (srv / "urls.py").write_text(URLS)
-    # The test's Python has Django and flup, where www-data may not read.
-    place.put("django.toml", "etc/django.toml", **{"/usr/bin/python3": sys.executable, "www-data": getpass.getuser()})
-    place.put("daemontools-django.run", "service/shop/run", 0o755)
+    (srv / "manage.py").write_text(MANAGE)
+    place.put("daemontools-django.run", "service/shop/run", 0o755, **{"/usr/bin/python3": python, "www-data": getpass.getuser()})
     service = f"{place.folder}/service/shop"
-    with Process([need("svscan", "daemontools"), f"{place.folder}/service"], place.folder):
+
+    def manager():
+        found = subprocess.run(["svstat", service], capture_output=True, text=True, timeout=10).stdout
+        return int(found.partition("(pid ")[2].partition(")")[0] or 0)
+
+    with Process([need("svscan", "daemontools"), f"{place.folder}/service"], place.folder) as svscan:
         try:
-            first = wait_until("Django answers", lambda: "django" in (text := quietly(lambda: body(place))) and text, 20)
+            try:
+                first = wait_until("Django answers", lambda: "django" in (text := quietly(lambda: body(place))) and text, 30)
+            except TimeoutError as error:
+                raise AssertionError(svscan.output()) from error
+            wait_until("all are there", lambda: len(place.workers()) == 4, 30)
             pid = int(re.search(r"django (\d+) old", first).group(1))
             os.kill(pid, signal.SIGKILL)
             wait_until("another answers", lambda: f"django {pid} " not in quietly(lambda: body(place)) != "")
-            wait_until("all are there again", lambda: len(place.workers()) == 4 and pid not in place.workers())
-            (srv / "urls.py").write_text(URLS.replace('"old"', '"new"'))
+            wait_until("all are there again", lambda: len(place.workers()) == 4 and pid not in place.workers(), 30)
+            (srv / "urls.py").write_text(URLS.replace('"old"', '"newer"'))
             with Load(lambda: body(place)) as load:
                 out = reload(place)
                 assert out.returncode == 0, out
-                wait_until("new code", lambda: " new" in body(place))
+                wait_until("new code", lambda: " newer" in body(place))
+                (srv / "urls.py").write_text(URLS.replace('"old"', '"newest"'))
+                before = set(place.workers())
+                subprocess.run(["svc", "-h", service], check=True, timeout=10)
+                wait_until("four new ones", lambda: len(now := set(place.workers())) == 4 and not now & before, 60)
             assert not load.lost, load.lost[:3]
             # The mistake of the next deploy is refused, and costs nothing.
-            (srv / "urls.py").write_text("import nothing_of_this_name\n")
-            (srv / "settings.py").write_text("1/0\n")
-            assert reload(place).returncode == 1
-            assert " new" in body(place)
+            (srv / "urls.py").write_text("import nothing_of_this_name\n" + URLS)
+            out = reload(place)
+            assert out.returncode == 1 and "urls.py:1: ModuleNotFoundError" in out.stdout + out.stderr, out
+            assert {body(place).split()[2] for _ in range(8)} == {"newest"}
+            assert "urls.py:1: ModuleNotFoundError" in svscan.output()
+            status = subprocess.run([python, "manage.py", "fcgistatus"], cwd=srv, capture_output=True, text=True, timeout=30)
+            assert status.returncode == 0 and all(str(pid) in status.stdout for pid in place.workers()), status
+            # What was the end of the report's site.
+            (srv / "urls.py").write_text(URLS)
+            killed = manager()
+            os.kill(killed, signal.SIGKILL)
+            wait_until("started again", lambda: manager() not in (0, killed) and " old" in quietly(lambda: body(place)), 60)
         finally:
             subprocess.run(["svc", "-dx", service], timeout=10)
 

@@ -17,6 +17,7 @@ use fcgi_core::{Code, Coded};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use std::collections::HashSet;
 use std::os::fd::{AsFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -126,63 +127,85 @@ pub fn options_of(py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResu
     Ok(made)
 }
 
-/// The params of the last request as Python strings, by their place: web servers send the same names in the same order, and most
-/// values (server name, document root, protocol, a browser's headers) are the same too. A string that is the same again is not made
-/// again.
+/// The environ of the last request, and its params as they came: web servers send the same names in the same order, and most values
+/// (server name, document root, protocol, a browser's headers) are the same too. The next request's environ is a copy with what differs.
 #[derive(Default)]
 struct Known {
     params: Vec<Pair>,
+    /// What every environ begins with, as it was given last, and that with the params.
+    dicts: Option<(Py<PyDict>, Py<PyDict>)>,
 }
 
-/// A param, as it came and as Python has it.
+/// A param, as it came; its name as Python has it too.
 struct Pair {
     name: Vec<u8>,
     key: Py<PyString>,
-    value: Vec<u8>,
-    text: Py<PyString>,
+    /// None: too long to be remembered, so that the dict has another.
+    value: Option<Vec<u8>>,
 }
 
 /// Values longer than this are not remembered: cookies and queries differ anyway.
 const VALUE_MAX: usize = 128;
 
 impl Known {
-    fn fill(&mut self, py: Python<'_>, params: &Params, into: &Bound<'_, PyDict>) -> PyResult<()> {
-        for (at, (name, value)) in params.iter().enumerate() {
-            match self.params.get_mut(at) {
-                Some(pair) if pair.name == name => {
-                    if pair.value != value {
-                        let made = latin1(py, value);
-                        if value.len() > VALUE_MAX {
-                            into.set_item(&pair.key, made)?;
-                            continue;
-                        }
-                        pair.value.clear();
-                        pair.value.extend_from_slice(value);
-                        pair.text = made.unbind();
+    fn environ<'py>(
+        &mut self,
+        py: Python<'py>,
+        params: &Params,
+        base: &Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let alike = self.params.len() == params.len()
+            && self.params.iter().zip(params.iter()).all(|(pair, (name, _))| pair.name == name);
+        match &self.dicts {
+            Some((of, last)) if alike && of.is(base) => {
+                let last = last.bind(py);
+                let made = last.copy()?;
+                for (pair, (_, value)) in self.params.iter_mut().zip(params.iter()) {
+                    if pair.value.as_deref() == Some(value) {
+                        continue;
                     }
-                    into.set_item(&pair.key, &pair.text)?;
+                    let text = latin1(py, value);
+                    made.set_item(&pair.key, &text)?;
+                    if value.len() <= VALUE_MAX {
+                        last.set_item(&pair.key, text)?;
+                        let kept = pair.value.get_or_insert_default();
+                        kept.clear();
+                        kept.extend_from_slice(value);
+                    }
                 }
-                place => {
+                Ok(made)
+            }
+            _ => {
+                self.dicts = None;
+                self.params.clear();
+                let made = base.copy()?;
+                let last = base.copy()?;
+                for (name, value) in params.iter() {
                     let (key, text) = (latin1(py, name), latin1(py, value));
-                    into.set_item(&key, &text)?;
-                    // An empty string stands for one too long to be kept.
-                    let (value, text) = match value.len() > VALUE_MAX {
-                        true => (Vec::new(), PyString::new(py, "")),
-                        false => (value.to_vec(), text),
-                    };
-                    let made = Pair { name: name.to_vec(), key: key.unbind(), value, text: text.unbind() };
-                    match place {
-                        Some(place) => *place = made,
-                        None if at < NAMES_MAX => self.params.push(made),
-                        None => {}
+                    made.set_item(&key, &text)?;
+                    let short = value.len() <= VALUE_MAX;
+                    if short {
+                        last.set_item(&key, text)?;
                     }
+                    self.params.push(Pair {
+                        name: name.to_vec(),
+                        key: key.unbind(),
+                        value: short.then(|| value.to_vec()),
+                    });
                 }
+                // More than any web server sends is not worth the room. Of a name that comes twice the last one counts, which a
+                // comparison one by one would miss.
+                let names: HashSet<&[u8]> = self.params.iter().map(|pair| pair.name.as_slice()).collect();
+                if self.params.len() <= NAMES_MAX && names.len() == self.params.len() {
+                    self.dicts = Some((base.clone().unbind(), last.unbind()));
+                } else {
+                    self.params.clear();
+                }
+                Ok(made)
             }
         }
-        Ok(())
     }
 }
-
 /// Takes requests from a listening descriptor, which stays its owner's; one request at a time. A call while another thread's waits raises.
 #[pyclass(frozen, module = "fcgiguard._fcgiguard")]
 pub struct Responder {
@@ -381,10 +404,10 @@ impl Request {
         })
     }
 
-    /// Puts the params into a dict of strings, as latin-1.
-    fn environ(&self, py: Python<'_>, into: &Bound<'_, PyDict>) -> PyResult<()> {
+    /// A new dict: what is in `base`, and the params as strings, as latin-1. Quickest where `base` is always the same, unchanged.
+    fn environ<'py>(&self, py: Python<'py>, base: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
         let mut known = self.responder.get().known.try_lock().map_err(|_| Responder::busy(py))?;
-        self.with(py, |core| known.fill(py, core.params(), into))
+        self.with(py, |core| known.environ(py, core.params(), base))
     }
 
     /// At most `size` bytes of the body, as soon as there are any; b"" at its end.
@@ -411,7 +434,15 @@ impl Request {
         Ok(())
     }
 
-    /// Whether a head was sent by `head`.
+    /// The whole answer in one call: head, body, end.
+    fn answer(&self, py: Python<'_>, status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>, body: &[u8]) -> PyResult<()> {
+        let head = head_bytes(status, headers)?;
+        self.with(py, |core| core.write(&head).map_err(|e| fault(py, &e)))?;
+        self.head_sent.store(true, Ordering::Relaxed);
+        self.waiting(py, |core| core.finish_with(body))
+    }
+
+    /// Whether a head was sent by `head` or `answer`.
     #[getter]
     fn head_sent(&self) -> bool {
         self.head_sent.load(Ordering::Relaxed)

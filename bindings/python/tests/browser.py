@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-import pytest
+from conftest import missing
 from process import Process
 
 # Chromium reads commands from descriptor 3 and answers on 4.
@@ -26,7 +26,7 @@ class Browser:
     def __init__(self, folder):
         chromium = shutil.which("chromium") or shutil.which("chromium-browser")
         if chromium is None:
-            pytest.skip("chromium is missing") if os.environ.get("FCGIGUARD_ALLOW_SKIP") else pytest.fail("chromium is missing: make deps")
+            missing("chromium is missing: make deps")
         commands, self.write_to = os.pipe()
         self.read_from, answers = os.pipe()
         argv = [sys.executable, "-c", PLACE, commands, answers, chromium, "--headless=new", "--no-sandbox", "--disable-gpu",

@@ -1,11 +1,14 @@
 """Shared by the tests: folders short enough for unix sockets, applications under `python -m fcgiguard`, nothing left behind."""
 
+import http.client
+import importlib
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import textwrap
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +20,37 @@ import fcgi  # noqa: E402
 import process  # noqa: E402
 
 process.adopt_orphans()
+
+
+def missing(why):
+    """For what a test needs and `make check` installs or builds: its want is a failure, or a skip where that was asked for."""
+    pytest.skip(why) if os.environ.get("FCGIGUARD_ALLOW_SKIP") else pytest.fail(why)
+
+
+def need_module(name):
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        missing(f"{name} is missing: pip install {name}")
+
+
+@pytest.fixture(scope="session")
+def django():
+    need_module("django")
+
+
+@pytest.fixture(scope="session")
+def mypy():
+    need_module("mypy")
+
+
+@pytest.fixture(scope="session")
+def command():
+    """The `fcgiguard` command's path."""
+    path = os.environ.get("FCGIGUARD", str(Path(__file__).parents[3] / "target" / "release" / "fcgiguard"))
+    if not os.path.exists(path):
+        missing(f"{path} is not there: make build")
+    return path
 
 
 @pytest.fixture
@@ -49,6 +83,45 @@ def nothing_left_behind():
         pytest.fail(f"processes left behind: {found}")
     finally:
         process.reap()
+
+
+@contextmanager
+def under_load(ask, clients=4):
+    """`ask` again and again by several threads; yields (what it returned, what it raised), to which they are added."""
+    stop, served, lost = threading.Event(), [], []
+
+    def one():
+        while not stop.is_set():
+            try:
+                served.append(ask())
+            except (OSError, fcgi.Closed, http.client.HTTPException) as error:
+                lost.append(repr(error))
+
+    threads = [threading.Thread(target=one) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield served, lost
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(90)
+    assert not any(thread.is_alive() for thread in threads), "a request hangs"
+
+
+def reload_all(manager):
+    """A HUP, until each worker of now has made room for another."""
+    before = set(process.children(manager.pid))
+    manager.signal(signal.SIGHUP)
+    process.wait_until("all new", lambda: not before & set(process.children(manager.pid)), 60.0)
+
+
+def kill_one(manager, workers):
+    """One worker is killed; returns its pid when there are `workers` again."""
+    victim = process.children(manager.pid)[0]
+    os.kill(victim, signal.SIGKILL)
+    process.wait_until("replaced", lambda: victim not in (now := process.children(manager.pid)) and len(now) == workers, 30.0)
+    return victim
 
 
 class Site:

@@ -11,6 +11,7 @@ import time
 import fcgi
 import pytest
 import web
+from conftest import reload_all, under_load
 from process import children, wait_until
 
 APP = """
@@ -194,27 +195,9 @@ def test_stop_reload_and_lifespan_shutdown_wait_for_the_request(serve):
 
 def test_load_over_reloads_loses_nothing(serve):
     with serve(APP, "--asgi", "--max-requests", 200, workers=2, dev=False) as site:
-        stop, lost, served = threading.Event(), [], []
-
-        def load():
-            while not stop.is_set():
-                try:
-                    served.append(site.ask(timeout=20).head["x-worker"])
-                except (OSError, fcgi.Closed) as error:
-                    lost.append(repr(error))
-
-        threads = [threading.Thread(target=load) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        try:
+        with under_load(lambda: site.ask(timeout=20)) as (served, lost):
             for _ in range(3):
-                before = set(children(site.process.pid))
-                site.process.signal(signal.SIGHUP)
-                wait_until("all new", lambda: not before & set(children(site.process.pid)), 30.0)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join(30)
+                reload_all(site.process)
         assert lost == [] and served
 
 

@@ -35,7 +35,7 @@ echo json_encode([$_SERVER['REQUEST_METHOD'], strlen($body), md5($body), bin2hex
 def fpm(tmp_path_factory):
     found = sorted(glob.glob("/usr/sbin/php-fpm*"))
     if not found:
-        pytest.skip("php-fpm is missing") if os.environ.get("FCGIGUARD_ALLOW_SKIP") else pytest.fail("php-fpm is missing: make deps")
+        missing("php-fpm is missing: make deps")
     folder = tmp_path_factory.mktemp("fpm")
     # FPM refuses to be root without -R, and wants a user and group then.
     user = "user = root\ngroup = root\n" if os.getuid() == 0 else ""

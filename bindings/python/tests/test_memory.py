@@ -1,8 +1,6 @@
 """A worker's memory over 10^5 requests; the other ways to serve over fewer, since they share what could leak."""
 
-import os
 import subprocess
-from pathlib import Path
 
 import pytest
 from process import children
@@ -21,16 +19,13 @@ APP_ASGI = """
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
 """
-COMMAND = os.environ.get("FCGIGUARD", str(Path(__file__).parents[3] / "target" / "release" / "fcgiguard"))
 
-
-@pytest.mark.skipif(not os.path.exists(COMMAND), reason="the fcgiguard command, which makes the load, is not built")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("app, flags, count", [(APP, [], 90_000), (APP, ["--threads", "3"], 20_000), (APP_ASGI, ["--asgi"], 20_000)],
                          ids=["wsgi", "threads", "asgi"])
-def test_memory_stays_flat(serve, app, flags, count):
+def test_memory_stays_flat(serve, command, app, flags, count):
     def load(site, count):
-        found = subprocess.run([COMMAND, "bench", f"unix:{site.address}", "-n", str(count), "-c", "8", "--body", "300", "--param",
+        found = subprocess.run([command, "bench", f"unix:{site.address}", "-n", str(count), "-c", "8", "--body", "300", "--param",
                                 "PATH_INFO=/x"], capture_output=True, text=True, timeout=500)
         assert found.returncode == 0, found.stdout + found.stderr
 

@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import fcgi
 import pytest
+from conftest import kill_one, reload_all, under_load
 from process import Process, children, wait_until
 
 import fcgiguard
@@ -139,34 +139,13 @@ def test_a_broken_deploy_leaves_the_old_code_serving_and_the_log_and_the_reload_
 
 
 def test_under_load_a_reload_loses_nothing_and_a_kill_at_most_its_own_request(serve):
-    with serve(HELLO, workers=3, dev=False) as site:
-        stop, lost, served = threading.Event(), [], []
-
-        def load():
-            while not stop.is_set():
-                try:
-                    served.append(site.ask(timeout=20).head["x-worker"])
-                except (OSError, fcgi.Closed) as error:
-                    lost.append(repr(error))
-
-        threads = [threading.Thread(target=load) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in range(3):
-                before = set(children(site.process.pid))
-                site.process.signal(signal.SIGHUP)
-                wait_until("all new", lambda: not before & set(children(site.process.pid)), 30.0)
-            assert lost == []
-            for _ in range(5):
-                victim = children(site.process.pid)[0]
-                os.kill(victim, signal.SIGKILL)
-                wait_until("replaced", lambda: victim not in children(site.process.pid) and len(children(site.process.pid)) == 3)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join(30)
-        assert len(lost) <= 5 and len(served) > 100
+    with serve(HELLO, workers=3, dev=False) as site, under_load(lambda: site.ask(timeout=20)) as (served, lost):
+        for _ in range(3):
+            reload_all(site.process)
+        assert lost == []
+        for _ in range(5):
+            kill_one(site.process, 3)
+    assert len(lost) <= 5 and len(served) > 100
 
 
 def test_a_spawned_process_serves_descriptor_0(folder):

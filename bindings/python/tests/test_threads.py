@@ -6,6 +6,7 @@ import time
 
 import fcgi
 import pytest
+from conftest import reload_all, under_load
 from process import children, wait_until
 
 APP = """
@@ -70,28 +71,10 @@ def test_a_stop_and_a_reload_wait_for_every_thread(serve):
 
 def test_load_over_reloads_loses_nothing_and_max_requests_replaces_workers(serve):
     with serve(APP, "--threads", 4, "--max-requests", 100, "--jitter", 0, workers=2, dev=False) as site:
-        stop, lost, seen = threading.Event(), [], set()
-
-        def load():
-            while not stop.is_set():
-                try:
-                    seen.add(site.ask(timeout=20).head["x-worker"])
-                except (OSError, fcgi.Closed) as error:
-                    lost.append(repr(error))
-
-        threads = [threading.Thread(target=load) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        try:
+        with under_load(lambda: site.ask(timeout=20).head["x-worker"], 6) as (served, lost):
             for _ in range(2):
-                before = set(children(site.process.pid))
-                site.process.signal(signal.SIGHUP)
-                wait_until("all new", lambda: not before & set(children(site.process.pid)), 30.0)
-            wait_until("replaced by max_requests", lambda: len(seen) >= 8, 30.0)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join(30)
+                reload_all(site.process)
+            wait_until("replaced by max_requests", lambda: len(set(served)) >= 8, 30.0)
         assert lost == []
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import fcgiguard
 
-pytest.importorskip("mypy")
+pytestmark = pytest.mark.usefixtures("mypy")
 HERE = Path(__file__).parents[1]
 
 
@@ -20,8 +20,7 @@ def run(*command):
 
 
 @pytest.mark.timeout(300)
-def test_stubtest_finds_the_stubs_true():
-    pytest.importorskip("django")
+def test_stubtest_finds_the_stubs_true(django):
     run(str(Path(sys.executable).parent / "stubtest"), "fcgiguard", "--mypy-config-file", "pyproject.toml")
 
 

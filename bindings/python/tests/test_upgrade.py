@@ -6,16 +6,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 
 import fcgi
 import pytest
+from conftest import under_load
 from process import Process, children, wait_until
-
-COMMAND = os.environ.get("FCGIGUARD", str(Path(__file__).parents[3] / "target" / "release" / "fcgiguard"))
-needs_command = pytest.mark.skipif(not os.path.exists(COMMAND), reason="the fcgiguard command is not built")
 
 APP = """
     VERSION = "one"
@@ -42,31 +39,17 @@ sys.exit(fcgiguard.serve(application, listen="unix:app.sock", workers=2, control
 """
 
 
-def upgrade(folder):
-    return subprocess.run([COMMAND, "upgrade", f"unix:{folder}/control.sock", "--wait"], capture_output=True, text=True, timeout=90)
+@pytest.fixture
+def upgrade(command):
+    """Asks for one, and waits: a function of the folder with the control socket."""
+    def asked(folder):
+        return subprocess.run([command, "upgrade", f"unix:{folder}/control.sock", "--wait"], capture_output=True, text=True, timeout=90)
+    return asked
 
 
-@contextmanager
 def load(address, clients=4):
-    """Requests without a pause; yields (answers, losses), to which they are added."""
-    stop, served, lost = threading.Event(), [], []
-
-    def ask():
-        while not stop.is_set():
-            try:
-                served.append(fcgi.request(address, {"SCRIPT_NAME": "", "PATH_INFO": "/x"}, timeout=20).body)
-            except (OSError, fcgi.Closed) as error:
-                lost.append(repr(error))
-
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield served, lost
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(30)
+    """Yields (bodies of the answers, losses)."""
+    return under_load(lambda: fcgi.request(address, {"SCRIPT_NAME": "", "PATH_INFO": "/x"}, timeout=20).body, clients)
 
 
 @contextmanager
@@ -75,6 +58,8 @@ def program(folder, text=PROGRAM, argv=()):
     with Process([sys.executable, *argv, "program.py"], folder, env={"PYTHONDONTWRITEBYTECODE": "1"}) as running:
         wait_until("up", lambda: os.path.exists(f"{folder}/app.sock") or not running.running())
         assert fcgi.request(f"{folder}/app.sock").body == b"one", running.output()
+        # The first one answers before the second is started.
+        wait_until("both workers", lambda: len(children(running.pid)) == 2, 30.0)
         yield running
 
 
@@ -83,8 +68,7 @@ def manager_began(pid):
     return Path(f"/proc/{pid}/environ").read_bytes().count(b"FCGIGUARD_STATE_PID")
 
 
-@needs_command
-def test_under_load_a_program_is_replaced_in_its_process_and_nothing_is_lost(folder):
+def test_under_load_a_program_is_replaced_in_its_process_and_nothing_is_lost(folder, upgrade):
     with program(folder) as running:
         inode = os.stat(f"{folder}/app.sock").st_ino
         with load(f"{folder}/app.sock") as (served, lost):
@@ -108,11 +92,10 @@ def test_under_load_a_program_is_replaced_in_its_process_and_nothing_is_lost(fol
         assert Path(folder, "kept").read_text().count(f"kept by {version}\n") >= 1
 
 
-@needs_command
 @pytest.mark.parametrize("flaw, said", [("def (:\n", "SyntaxError"), ("import nowhere_at_all\n", "nowhere_at_all"),
                                         ("raise SystemExit(3)\n", "status 3"), ("", "workers")],
                          ids=["syntax", "import", "exit", "option"])
-def test_a_broken_program_does_not_replace_one_that_serves_and_the_answer_says_why(folder, flaw, said):
+def test_a_broken_program_does_not_replace_one_that_serves_and_the_answer_says_why(folder, upgrade, flaw, said):
     with program(folder) as running:
         wait_until("both workers", lambda: len(children(running.pid)) == 2)
         first = set(children(running.pid))
@@ -131,9 +114,8 @@ def test_a_broken_program_does_not_replace_one_that_serves_and_the_answer_says_w
         wait_until("new code", lambda: fcgi.request(f"{folder}/app.sock").body == b"two", 20.0)
 
 
-@needs_command
 @pytest.mark.parametrize("flags", [[], ["--preload"], ["--chdir", "inner"]], ids=["plain", "preload", "chdir"])
-def test_the_command_upgrades_with_its_application_and_refuses_a_broken_one(folder, flags):
+def test_the_command_upgrades_with_its_application_and_refuses_a_broken_one(folder, upgrade, flags):
     place = Path(folder, "inner" if "--chdir" in flags else ".")
     place.mkdir(exist_ok=True)
     (place / "app.py").write_text(textwrap.dedent(APP))
@@ -157,7 +139,6 @@ def test_the_command_upgrades_with_its_application_and_refuses_a_broken_one(fold
     assert "Traceback" not in running.output(), running.output()
 
 
-@needs_command
 def test_signals_that_come_with_an_upgrade_are_heard_by_one_image_or_the_other(folder):
     with program(folder) as running:
         running.signal(signal.SIGUSR2)
@@ -169,17 +150,14 @@ def test_signals_that_come_with_an_upgrade_are_heard_by_one_image_or_the_other(f
         assert running.wait(30) == 0, running.output()
 
 
-@needs_command
-def test_a_pool_without_an_image_refuses_an_upgrade_in_words(folder):
+def test_a_pool_without_an_image_refuses_an_upgrade_in_words(folder, upgrade):
     with program(folder, PROGRAM.replace("workers=2", "workers=2, image=[]")):
         done = upgrade(folder)
         assert done.returncode == 1 and "image" in done.stdout + done.stderr, done
         assert fcgi.request(f"{folder}/app.sock").body == b"one"
 
 
-@needs_command
-def test_runfcgi_upgrades_to_the_settings_of_today(folder):
-    pytest.importorskip("django")
+def test_runfcgi_upgrades_to_the_settings_of_today(folder, upgrade, django):
     subprocess.run([sys.executable, "-m", "django", "startproject", "site_", "."], cwd=folder, check=True, timeout=60)
     settings = Path(folder, "site_", "settings.py")
     mine = f"""

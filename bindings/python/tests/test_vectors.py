@@ -16,7 +16,6 @@ def trace(side, pieces):
     return one.finish()
 
 
-@pytest.mark.skipif(not VECTORS.exists(), reason="the shared vectors are not in this archive")
 def test_every_vector_in_every_way_of_feeding(capsys):
     vectors = runs = 0
     for line in VECTORS.read_text().splitlines():

@@ -196,13 +196,19 @@ class Exchange:
         return None
 
 
-def _answer(exchange: Exchange, result: Iterable[bytes]) -> None:
+def _answer(exchange: Exchange, result: Iterable[bytes]) -> bool:
+    """Sends what the application returned; whether the request is over with it."""
     request = exchange.request
-    if type(result) is list and len(result) == 1:
+    if type(result) is list or type(result) is tuple:
+        # All there: nothing takes its time, and nothing is to be closed.
         if not exchange.sent:
+            if len(result) == 1 and exchange.status is not None:
+                request.answer(exchange.status, exchange.headers, result[0])
+                return True
             exchange.head()
-        request.write(result[0])
-        return
+        for piece in result:
+            request.write(piece)
+        return False
     if isinstance(result, FileWrapper):
         place = result.descriptor()
         if place is not None:
@@ -211,7 +217,7 @@ def _answer(exchange: Exchange, result: Iterable[bytes]) -> None:
                 exchange.head()
             announced = exchange.announced()
             request.send_file(fd, offset, length if announced is None else min(length, announced))
-            return
+            return False
     for piece in result:
         if piece:
             if not exchange.sent:
@@ -221,6 +227,7 @@ def _answer(exchange: Exchange, result: Iterable[bytes]) -> None:
             request.flush()
     if not exchange.sent:
         exchange.head()
+    return False
 
 
 def _failed(exchange: Exchange, errors: Errors) -> None:
@@ -228,7 +235,7 @@ def _failed(exchange: Exchange, errors: Errors) -> None:
     log.exception("the application failed")
     request = exchange.request
     try:
-        if exchange.sent:
+        if exchange.sent or request.head_sent:
             # Without END, so that the client sees that the answer is not whole.
             request.abandon()
         else:
@@ -268,8 +275,7 @@ def run(app: Application, responder: Source, *, mount: str | None = None, multip
     while (request := responder.accept()) is not None:
         served += 1
         errors.request = request
-        environ = base.copy()
-        request.environ(environ)
+        environ = request.environ(base)
         if not environ["PATH_INFO"] or mount is not None or environ["SCRIPT_NAME"]:
             split_path(environ, mount)
         if environ.get("HTTPS", "off") in ("on", "1", "ON") or environ.get("REQUEST_SCHEME") == "https":
@@ -278,14 +284,16 @@ def run(app: Application, responder: Source, *, mount: str | None = None, multip
         environ["fcgiguard.is_aborted"] = request.is_aborted
         exchange = Exchange(request)
         result: Iterable[bytes] = ()
+        over = False
         try:
             try:
                 result = app(environ, exchange.start_response)
-                _answer(exchange, result)
+                over = _answer(exchange, result)
             finally:
-                if (close := getattr(result, "close", None)) is not None:
+                if not over and (close := getattr(result, "close", None)) is not None:
                     close()
-            request.finish()
+            if not over:
+                request.finish()
         except ClientGone:
             # Nobody is there to be answered.
             log.info("the client gave up %s", environ["PATH_INFO"])

@@ -1,18 +1,19 @@
 //! `fcgiguard top`: a live view of pools over their control sockets. It looks as anybody could, through `status.json`; a
-//! picture is plain lines, drawn over the last one, so that nothing has to be put right when it is interrupted.
+//! picture is plain lines, drawn over the last one on the terminal's second screen.
+
+mod screen;
 
 use crate::control;
 use crate::flags::{parser, Flags};
 use crate::EXIT_USAGE;
 use fcgi_core::address::Address;
-use fcgi_core::sys::poll::{self, PollFd};
 use fcgi_core::sys::time;
 use fcgi_core::units::format_age_ms;
+use screen::{Key, Screen};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{IsTerminal, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 const HELP: &str = "\
@@ -20,7 +21,7 @@ Usage: fcgiguard top [OPTIONS] CONTROL...
 
 Shows pools and their workers, again and again: state, age, requests, what they are busy with and for how long, memory, the listen
 queue, a reload in progress. CONTROL is the address that was given to `fcgiguard run --control`; several pools stand below each
-other. q and Enter, or Ctrl-C, end it.
+other. Keys: q ends it, s sorts by the next column, the arrows scroll.
 
   --interval TIME   how often to look (default 1s)
   --once            one picture, and the end
@@ -32,6 +33,9 @@ other. q and Enter, or Ctrl-C, end it.
 
 Exit code: 0, 1 if a manager did not answer the last look, 3 wrong use. NO_COLOR in the environment is respected.
 ";
+
+/// What workers can be sorted by.
+const COLUMNS: [&str; 5] = ["slot", "age", "requests", "busy", "memory"];
 
 /// What is known of one control socket.
 struct Source {
@@ -79,7 +83,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             lexopt::Arg::Long("plain") => wish.plain = true,
             lexopt::Arg::Long("sort") => {
                 wish.sort = flags.text("sort", &mut parser);
-                if !["slot", "age", "requests", "busy", "memory"].contains(&wish.sort.as_str()) {
+                if !COLUMNS.contains(&wish.sort.as_str()) {
                     flags.fault(format!("--sort {:?}: expected slot, age, requests, busy or memory", wish.sort));
                 }
             }
@@ -104,67 +108,70 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     if flags.report("top") {
         return ExitCode::from(EXIT_USAGE);
     }
-    watch(&mut sources, &wish, terminal)
+    watch(&mut sources, &mut wish, terminal)
 }
 
-fn watch(sources: &mut [Source], wish: &Wish, terminal: bool) -> ExitCode {
+fn watch(sources: &mut [Source], wish: &mut Wish, terminal: bool) -> ExitCode {
     let color = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let live = !wish.once && !wish.plain;
-    let mut looks = 0;
+    let mut screen = match (!wish.once && !wish.plain).then(Screen::open).transpose() {
+        Ok(screen) => screen,
+        Err(error) => {
+            eprintln!("fcgiguard top: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut looks, mut from) = (0, 0);
     let mut next = time::monotonic_ms();
-    loop {
+    'looks: loop {
         for source in sources.iter_mut() {
             look(source, wish.timeout_ms);
         }
         looks += 1;
-        let text = if wish.plain && !wish.once {
-            sources.iter().map(plain_line).collect::<Vec<_>>().join("\n") + "\n"
-        } else {
-            picture(sources, wish, color, live)
-        };
-        let mut out = std::io::stdout().lock();
-        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-            return ExitCode::FAILURE;
-        }
-        drop(out);
-        if wish.once || looks == wish.count {
-            break;
-        }
         // From look to look, not from answer to look; and without catching up.
         next = (next + wish.interval_ms).max(time::monotonic_ms());
-        if !wait_until(next, live) {
-            break;
-        }
-    }
-    let all = sources.iter().all(|source| source.seen.is_ok());
-    if all {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// False when somebody wants to end.
-fn wait_until(end: u64, live: bool) -> bool {
-    let stdin = std::io::stdin();
-    let mut listens = live && stdin.is_terminal();
-    loop {
-        let left = end.saturating_sub(time::monotonic_ms());
-        if left == 0 {
-            return true;
-        }
-        let mut fds = [PollFd::new(stdin.as_raw_fd(), if listens { poll::IN } else { 0 })];
-        let fds = if listens { &mut fds[..] } else { &mut [] };
-        let _ = poll::poll(fds, i32::try_from(left).unwrap_or(i32::MAX));
-        if fds.first().is_some_and(|fd| fd.happened() != 0) {
-            let mut typed = [0u8; 256];
-            match stdin.lock().read(&mut typed) {
-                Ok(0) | Err(_) => listens = false,
-                Ok(count) if typed.iter().take(count).any(|c| c.eq_ignore_ascii_case(&b'q')) => return false,
-                Ok(_) => {}
+        let Some(screen) = &mut screen else {
+            let text = match wish.plain && !wish.once {
+                true => sources.iter().map(plain_line).collect::<Vec<_>>().join("\n") + "\n",
+                false => painted(picture(sources, wish), color),
+            };
+            let mut out = std::io::stdout().lock();
+            if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+                return ExitCode::FAILURE;
+            }
+            if wish.once || looks == wish.count {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(next.saturating_sub(time::monotonic_ms())));
+            continue;
+        };
+        loop {
+            if screen.draw(&picture(sources, wish), &mut from, &footer(wish), color).is_err() {
+                return ExitCode::FAILURE;
+            }
+            if looks == wish.count {
+                break 'looks;
+            }
+            match screen.wait(next) {
+                None => break,
+                Some(Key::End) => break 'looks,
+                Some(Key::Sort) => {
+                    let at = COLUMNS.iter().position(|column| *column == wish.sort).unwrap_or(0);
+                    wish.sort = COLUMNS.get(at + 1).unwrap_or(&"slot").to_string();
+                }
+                Some(Key::Scroll(lines)) => from = from.saturating_add_signed(lines),
+                Some(Key::Redraw) => {}
             }
         }
     }
+    match sources.iter().all(|source| source.seen.is_ok()) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+fn footer(wish: &Wish) -> String {
+    let every = format_age_ms(wish.interval_ms);
+    format!("q quit   s sort (by {})   arrows scroll   every {every}", wish.sort)
 }
 
 fn look(source: &mut Source, timeout_ms: u64) {
@@ -255,57 +262,55 @@ pub fn status_line(control: &str, address: &Address, json: &str) -> Result<(Stri
     Ok((line.trim_end_matches(" rate=-").to_owned(), all))
 }
 
-/// Everything, cut to the terminal's size when it is drawn over the last picture.
-fn picture(sources: &[Source], wish: &Wish, color: bool, live: bool) -> String {
-    let paint = |code: &str, text: &str| if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
-    // Each line with how it is to be painted: the text is cut first, the paint has no width.
-    let mut lines: Vec<(&str, String)> = Vec::new();
+/// A line, and how it is meant: painting adds no width, so that the text can be cut first.
+type Line = (Mood, String);
+
+/// How a line is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mood {
+    Plain,
+    Good,
+    Changing,
+    Bad,
+    Busy,
+    Head,
+    Faint,
+}
+
+/// Everything there is to say.
+fn picture(sources: &[Source], wish: &Wish) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
     for source in sources {
         if !lines.is_empty() {
-            lines.push(("", String::new()));
+            lines.push((Mood::Plain, String::new()));
         }
         pool_lines(source, wish, &mut lines);
     }
-    let size = live.then(terminal_size::terminal_size).flatten();
-    let (width, height) = size.map_or((usize::MAX, usize::MAX), |(w, h)| (usize::from(w.0), usize::from(h.0)));
-    if lines.len() >= height {
-        let hidden = lines.len() + 2 - height;
-        lines.truncate(height.saturating_sub(2));
-        lines.push(("2", format!("{hidden} more lines: the terminal is too low for them")));
-    }
-    let mut out = String::new();
-    if live {
-        // To the upper left corner; each line clears what stood to its right, and the end what stood below.
-        out.push_str("\x1b[H");
-    }
-    for (code, line) in lines {
-        let cut: String = line.chars().take(width).collect();
-        out.push_str(&if code.is_empty() { cut } else { paint(code, &cut) });
-        out.push_str(if live { "\x1b[K\n" } else { "\n" });
-    }
-    if live {
-        out.push_str("\x1b[J");
-    }
-    out
+    lines
 }
 
-fn pool_lines(source: &Source, wish: &Wish, lines: &mut Vec<(&str, String)>) {
+/// The lines as they are written where no screen is drawn.
+fn painted(lines: Vec<Line>, color: bool) -> String {
+    lines.into_iter().map(|(mood, line)| if color { screen::paint(mood, &line) } else { line } + "\n").collect()
+}
+
+fn pool_lines(source: &Source, wish: &Wish, lines: &mut Vec<Line>) {
     let seen = match &source.seen {
         Ok(seen) => seen,
-        Err(why) => return lines.push(("1;31", format!("{}: {}", source.name, tame(why)))),
+        Err(why) => return lines.push((Mood::Bad, format!("{}: {}", source.name, tame(why)))),
     };
     let state = text(seen, "state");
     let mood = match state.as_str() {
-        "running" => "1;32",
-        "starting" | "reloading" => "1;33",
-        _ => "1;31",
+        "running" => Mood::Good,
+        "starting" | "reloading" => Mood::Changing,
+        _ => Mood::Bad,
     };
     let (ready, busy) = ready_and_busy(seen);
     let listen: Vec<String> = list(seen, "listen").iter().filter_map(Value::as_str).map(tame).collect();
     let target = int(seen, "target");
     lines.push((mood, format!("{}: {state}, generation {}", text(seen, "pool"), int(seen, "generation"))));
     lines.push((
-        "",
+        Mood::Plain,
         format!(
             "{ready} of {target} ready, {busy} busy; queue {}; {} requests, {} a second; {}",
             queue(seen),
@@ -317,7 +322,7 @@ fn pool_lines(source: &Source, wish: &Wish, lines: &mut Vec<(&str, String)>) {
     let counters = seen.get("counters").unwrap_or(&Value::Null);
     let of = |name: &str| int(counters, name);
     lines.push((
-        "",
+        Mood::Plain,
         format!(
             "started {}, crashed {}, failed starts {}, recycled {}, killed {}; reloads {} good, {} given up",
             of("spawned"),
@@ -333,20 +338,20 @@ fn pool_lines(source: &Source, wish: &Wish, lines: &mut Vec<(&str, String)>) {
         let generation = int(seen, "generation");
         let is_new = |w: &&Value| int(w, "generation") == generation && text(w, "phase") == "ready";
         let new = list(seen, "workers").iter().filter(is_new).count();
-        lines.push(("33", format!("reload in progress: {new} of {target} of generation {generation} ready")));
+        lines.push((Mood::Changing, format!("reload in progress: {new} of {target} of generation {generation} ready")));
     }
     if int(seen, "next_try_ms") > 0 {
         let (failed, next) = (int(seen, "failed_starts_in_a_row"), age(int(seen, "next_try_ms")));
-        lines.push(("31", format!("{failed} starts failed in a row, next try in {next}")));
+        lines.push((Mood::Bad, format!("{failed} starts failed in a row, next try in {next}")));
     }
     if let Some(reload) = seen.get("last_reload").filter(|reload| reload.is_object()) {
         let good = reload.get("ok").and_then(Value::as_bool).unwrap_or(false);
         let (ago, reason) = (age(int(reload, "age_ms")), text(reload, "reason"));
         let line = format!("last reload {ago} ago ({reason}): {}", text(reload, "outcome"));
-        lines.push((if good { "" } else { "31" }, line));
+        lines.push((if good { Mood::Plain } else { Mood::Bad }, line));
     }
     lines.push((
-        "7",
+        Mood::Head,
         format!(
             "{:>5} {:>8} {:>5} {:<9} {:>7} {:>10} {:>8} {:>8} {:>9}  {:<10}",
             "SLOT", "PID", "GEN", "PHASE", "AGE", "REQUESTS", "PER SEC", "BUSY FOR", "MEMORY", "COOPERATES"
@@ -366,7 +371,7 @@ fn pool_lines(source: &Source, wish: &Wish, lines: &mut Vec<(&str, String)>) {
     }
 }
 
-fn worker_line(source: &Source, w: &Value) -> (&'static str, String) {
+fn worker_line(source: &Source, w: &Value) -> Line {
     let key = (int(w, "slot"), int(w, "pid"));
     let before = source.before.as_ref().and_then(|before| before.workers.get(&key).copied());
     let rate = rate(source, int(w, "requests"), before).map_or("-".into(), |rate| format!("{rate:.1}"));
@@ -387,10 +392,10 @@ fn worker_line(source: &Source, w: &Value) -> (&'static str, String) {
         text(w, "cooperates"),
     );
     let code = match phase.as_str() {
-        "ready" if int(w, "busy_ms") >= 0 => "1",
-        "ready" => "",
-        "killed" => "31",
-        _ => "33",
+        "ready" if int(w, "busy_ms") >= 0 => Mood::Busy,
+        "ready" => Mood::Plain,
+        "killed" => Mood::Bad,
+        _ => Mood::Changing,
     };
     (code, line.trim_end().to_owned())
 }
@@ -423,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_picture_shows_the_pool_its_reload_and_who_is_busy() {
-        let text = picture(&[source(STATUS)], &wish("busy"), false, false);
+        let text = painted(picture(&[source(STATUS)], &wish("busy")), false);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "shop: reloading, generation 2");
         assert!(lines[1].contains("2 of 2 ready, 1 busy; queue 3/511; 130 requests, 15.0 a second; unix:/s"), "{text}");
@@ -459,7 +464,7 @@ mod tests {
     #[test]
     fn what_comes_from_elsewhere_cannot_command_the_terminal() {
         let evil = STATUS.replace("shop", "\\u001b[2Jshop").replace("unix:/s", "\\u0007\\u009b1m");
-        let text = picture(&[source(&evil)], &wish("slot"), false, false);
+        let text = painted(picture(&[source(&evil)], &wish("slot")), false);
         assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
     }
 }

@@ -1,19 +1,16 @@
 """`fcgiguard top`: one picture, lines for logs, and the live picture in a terminal."""
-import fcntl
 import json
 import os
-import pty
-import select
-import struct
+import signal
 import subprocess
-import termios
-import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import fcgi
 import servers
 from guard import pool
-from process import wait_until
+from process import alive, descendants, stat, wait_until
+from servers import need
 
 APP = Path(__file__).parent / "apps/app.pl"
 
@@ -54,33 +51,80 @@ def test_live_picture_fits_the_terminal_follows_the_pool_and_ends_on_q(fcgiguard
     address, control = servers.place(folder, "unix"), f"unix:{folder}/control.sock"
     with pool(fcgiguard, folder, address, 2, ["perl", APP], "--control", control, "--name", "shop"):
         ready(fcgiguard, control, 2)
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 50, 0, 0))
-        viewer = subprocess.Popen([fcgiguard, "top", "--interval", "100ms", control], stdin=theirs, stdout=theirs, stderr=theirs)
-        os.close(theirs)
+        with tmux(folder, 60, 12, f"{fcgiguard} top --interval 100ms {control}; echo left with $?; stty -a; sleep 60") as terminal:
+            terminal.shows(lambda lines: "2 of 2 ready" in lines[1])
+            subprocess.run([fcgiguard, "scale", control, "20", "--wait"], check=True, timeout=60, capture_output=True)
+            lines = terminal.shows(lambda lines: "20 of 20 ready" in lines[1])
+            assert len(lines) == 12 and "more below" in lines[-1] and "sort (by slot)" in lines[-1], lines
+            assert lines[0].startswith("shop: running") and lines[3].split()[0] == "SLOT", lines
+            terminal.key("Down", "Down", "j")
+            terminal.shows(lambda lines: lines[0].split()[0] == "SLOT" and lines[1].split()[0] == "0")
+            terminal.key("Up", "k", "k", "k")
+            terminal.shows(lambda lines: lines[0].startswith("shop: running"))
+            terminal.key("s", "s")
+            terminal.shows(lambda lines: "sort (by requests)" in lines[-1])
+            terminal.resize(100, 40)
+            lines = terminal.shows(lambda lines: len(lines) == 40 and "q quit" in lines[-1])
+            assert sum(line.split()[3:4] == ["ready"] for line in lines) == 20, lines
+            terminal.key("q")
+            lines = terminal.shows(lambda lines: any("left with 0" in line for line in lines))
+            text = " ".join(lines)
+            assert "SLOT" not in text, "the first screen is as it was"
+            assert " icanon" in text and " echo " in text, text
+
+
+def test_a_signal_leaves_the_terminal_as_it_was(fcgiguard, folder):
+    address, control = servers.place(folder, "unix"), f"unix:{folder}/control.sock"
+    with pool(fcgiguard, folder, address, 1, ["perl", APP], "--control", control, "--name", "shop"):
+        with tmux(folder, 100, 30, f"{fcgiguard} top {control}; echo left with $?; stty -a; sleep 60") as terminal:
+            terminal.shows(lambda lines: "q quit" in lines[-1])
+            shell = int(terminal.run("display", "-p", "#{pane_pid}"))
+            (viewer,) = [pid for pid in descendants(shell) if stat(pid) and Path(f"/proc/{pid}/comm").read_text() == "fcgiguard\n"]
+            os.kill(viewer, signal.SIGTERM)
+            text = " ".join(terminal.shows(lambda lines: any("left with 0" in line for line in lines)))
+            assert " icanon" in text and "SLOT" not in text, text
+
+
+class Tmux:
+    def __init__(self, folder):
+        self.socket = f"{folder}/tmux"
+
+    def run(self, *words):
+        return subprocess.run(["tmux", "-S", self.socket, "-f", "/dev/null", *words], check=True, capture_output=True, text=True, timeout=20,
+                              env={**os.environ, "LC_ALL": "C.UTF-8"}).stdout
+
+    def shows(self, wanted):
+        """Waits until the lines of the screen are as wanted; returns them."""
+        def look():
+            lines = self.run("capture-pane", "-p").splitlines()
+            try:
+                return lines if wanted(lines) else None
+            except IndexError:
+                return None
+
         try:
-            pictures(ours, lambda picture: "2 of 2 ready" in picture)
-            subprocess.run([fcgiguard, "scale", control, "20", "--wait"], check=True, timeout=30, capture_output=True)
-            picture = pictures(ours, lambda picture: "20 of 20 ready" in picture)
-            lines = [line for line in picture.split("\x1b[K\r\n")]
-            assert len(lines) <= 12 and "more lines" in picture, lines
-            shown = [line.replace("\x1b[0m", "").split("m")[-1] if "\x1b[" in line else line for line in lines]
-            assert max(map(len, shown)) <= 50, shown
-            os.write(ours, b"q\n")
-            assert viewer.wait(timeout=10) == 0
-        finally:
-            viewer.kill()
-            viewer.wait()
-            os.close(ours)
+            return wait_until("the picture", look, 20, 0.05)
+        except TimeoutError:
+            raise AssertionError("\n".join(self.run("capture-pane", "-p").splitlines()))
+
+    def key(self, *keys):
+        self.run("send-keys", *keys)
+
+    def resize(self, width, height):
+        self.run("resize-window", "-x", str(width), "-y", str(height))
 
 
-def pictures(terminal, wanted):
-    """Reads pictures until one is as wanted; returns it."""
-    seen, end = "", time.monotonic() + 20
-    while time.monotonic() < end:
-        if select.select([terminal], [], [], 0.2)[0]:
-            seen += os.read(terminal, 65536).decode()
-        complete = seen.split("\x1b[H")[1:-1]
-        if complete and wanted(complete[-1]):
-            return complete[-1]
-    raise TimeoutError(seen[-2000:])
+@contextmanager
+def tmux(folder, width, height, command):
+    """A real terminal's emulation of so many columns and rows."""
+    need("tmux", "tmux")
+    terminal = Tmux(folder)
+    terminal.run("new-session", "-d", "-x", str(width), "-y", str(height), f"sh -c '{command}'")
+    terminal.run("set", "-g", "status", "off")
+    terminal.resize(width, height)
+    try:
+        yield terminal
+    finally:
+        pid = int(terminal.run("display", "-p", "#{pid}"))
+        terminal.run("kill-server")
+        wait_until("tmux is gone", lambda: not alive(pid))

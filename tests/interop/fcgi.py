@@ -79,9 +79,8 @@ def get_values(address, timeout=5.0):
 def request_bytes(params, body=b"", keep=False):
     head = record(BEGIN, struct.pack(">HB5x", 1, int(keep)))
     head += record(PARAMS, b"".join(pair(*p) for p in params.items())) + record(PARAMS)
-    for at in range(0, len(body), 32768):
-        head += record(STDIN, body[at : at + 32768])
-    return head + record(STDIN)
+    pieces = [record(STDIN, body[at : at + 32768]) for at in range(0, len(body), 32768)]
+    return b"".join([head, *pieces, record(STDIN)])
 
 
 def request(address, params=None, query="", body=b"", timeout=5.0):
@@ -98,9 +97,11 @@ def request(address, params=None, query="", body=b"", timeout=5.0):
         **(params or {}),
     }
     answer, out = Answer(), b""
+    # Made before the connection is: a server need not wait for a client that connects and then takes its time.
+    sent = request_bytes(whole, body)
     until = time.monotonic() + timeout
     with connect(address, timeout) as s:
-        s.sendall(request_bytes(whole, body))
+        s.sendall(sent)
         while True:
             s.settimeout(max(0.001, until - time.monotonic()))
             kind, _, content = read_record(s)

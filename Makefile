@@ -41,8 +41,9 @@ check: ## deps, build and every test; stops at the first failure (ONLY='NAME ...
 	@tests/check.sh $(ONLY)
 
 .PHONY: interop
-interop: ## the tests with real servers alone (K=EXPRESSION chooses, as in pytest -k)
-	@tests/check.sh build interop
+interop: ## the tests with real servers, and web servers by workers in full: docs/interop.md (K=EXPRESSION: only those tests)
+	@tests/check.sh deps build interop
+	@$(if $(strip $(K)),,tests/matrix/run --write)
 
 .PHONY: fmt
 fmt: ## format the Rust code

@@ -345,6 +345,14 @@ final class Request
             return;
         }
         $this->head();
+        // As under PHP's own servers; RFC 3875, 4.3.3, and HAProxy answers 502 to a HEAD with a body.
+        if ($this->method() !== 'HEAD') {
+            $this->send($bytes);
+        }
+    }
+
+    private function send(string $bytes): void
+    {
         foreach (strlen($bytes) <= self::PIECE ? [$bytes] : str_split($bytes, self::PIECE) as $piece) {
             FFI::memcpy($this->scratch->buffer, $piece, strlen($piece));
             if (!$this->sent($this->ffi->fcgiguard_request_write($this->live(), $this->scratch->buffer, strlen($piece), $this->scratch->error))) {
@@ -391,7 +399,7 @@ final class Request
         foreach ($lines as [, $line]) {
             $text .= "$line\r\n";
         }
-        $this->output("$text\r\n");
+        $this->send("$text\r\n");
     }
 
     private function end(): void

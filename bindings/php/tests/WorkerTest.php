@@ -126,6 +126,14 @@ final class WorkerTest extends Processes
         self::assertMatchesRegularExpression('/^\d+ 7$/', self::ask($address, '')->text(), 'and the next request has one again');
     }
 
+    public function testHeadIsAnsweredWithoutABody(): void
+    {
+        [, $address] = $this->worker('loop.php');
+        $response = self::ask($address, 'do=echo', ['REQUEST_METHOD' => 'HEAD']);
+        self::assertSame([200, ['application/json'], ''], [$response->status, $response->headers('Content-Type'), $response->text()]);
+        self::assertNotSame('', self::ask($address, 'do=echo')->text());
+    }
+
     public function testFinishAnswersBeforeTheWorkIsDone(): void
     {
         [, $address] = $this->worker('loop.php');

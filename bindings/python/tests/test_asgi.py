@@ -95,6 +95,14 @@ def test_the_scope_of_a_request(serve):
         assert "content-type" not in dict(scope["headers"]) and scope["started"] == "yes"
 
 
+def test_head_is_answered_without_a_body(serve):
+    with serve(APP, "--asgi") as site:
+        for path, status in (("/x", 200), ("/stream", 200), ("/raise", 500)):
+            answer = site.ask({"PATH_INFO": path, "REQUEST_METHOD": "HEAD"})
+            assert answer.status == status and answer.body == b"", (path, answer)
+        assert site.ask({"PATH_INFO": "/x"}).body == b"hello"
+
+
 def test_pages_through_nginx_and_apache(serve, folder):
     with serve(APP, "--asgi", "--socket-mode", "0666") as site:
         for server in (web.nginx, web.apache):

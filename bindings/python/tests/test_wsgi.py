@@ -213,6 +213,16 @@ def test_write_comes_before_the_result(rules):
     assert answer.status == 204 and answer.body == b""
 
 
+def test_head_is_answered_without_a_body(serve):
+    """RFC 3875, 4.3.3; and close is called all the same."""
+    with serve(RULES) as site:
+        for path, status in (("/write", 200), ("/late", 200), ("/replace", 500), ("/raise", 500), ("/empty", 204)):
+            answer = site.ask({"PATH_INFO": path, "REQUEST_METHOD": "HEAD"})
+            assert answer.status == status and answer.body == b"", (path, answer)
+        assert site.ask({"PATH_INFO": "/closed"}).body != b"0"
+        assert site.ask({"PATH_INFO": "/write"}).body == b"one two three"
+
+
 @pytest.mark.parametrize("path", ["/split", "/status", "/wide", "/str"])
 def test_heads_and_bodies_that_pep_3333_forbids_are_errors(rules, path):
     try:

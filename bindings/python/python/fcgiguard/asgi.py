@@ -98,6 +98,8 @@ class Exchange:
         self.done = False
         self.said_end = False
         self.head: bytes | None = None
+        # The answer to HEAD: RFC 3875, 4.3.3; HAProxy answers 502 to one with a body.
+        self.bodyless = False
         self.started = False
         self.news = asyncio.Event()
 
@@ -131,7 +133,7 @@ class Exchange:
                 raise RuntimeError("the answer is complete already")
             if self.head is None and not self.started:
                 raise RuntimeError("http.response.body was sent before http.response.start")
-            data = bytes(message.get("body", b""))
+            data = b"" if self.bodyless else bytes(message.get("body", b""))
             if self.head is not None:
                 data, self.head, self.started = self.head + data, None, True
             if message.get("more_body", False):
@@ -368,6 +370,7 @@ class Server:
         self.key += 1
         self.served += 1
         exchange = Exchange(link, id_, self.key)
+        exchange.bodyless = (b"REQUEST_METHOD", b"HEAD") in pairs
         # A kept connection's request is served even if the manager has asked to leave: its bytes are here.
         self.crew.claim()
         self.crew.begin(exchange.key)
@@ -393,7 +396,8 @@ class Server:
             else:
                 log.exception("the application failed")
                 if not exchange.started and not exchange.done:
-                    exchange.finish(head_bytes(500, [(b"Content-Type", b"text/plain; charset=utf-8")]) + b"Internal Server Error\n")
+                    said = b"" if exchange.bodyless else b"Internal Server Error\n"
+                    exchange.finish(head_bytes(500, [(b"Content-Type", b"text/plain; charset=utf-8")]) + said)
         finally:
             self.crew.end(exchange.key)
             if not exchange.done:

@@ -155,10 +155,12 @@ def split_path(environ: Environ, mount: str | None = None) -> None:
 class Exchange:
     """One request of one application: `start_response`, `write`, and what was said so far."""
 
-    __slots__ = ("request", "status", "headers", "sent")
+    __slots__ = ("request", "status", "headers", "sent", "bodyless")
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, bodyless: bool = False) -> None:
         self.request = request
+        # The answer to HEAD: RFC 3875, 4.3.3; HAProxy answers 502 to one with a body.
+        self.bodyless = bodyless
         self.status: str | None = None
         self.headers: list[tuple[str, str]] = []
         self.sent = False
@@ -186,7 +188,8 @@ class Exchange:
         """PEP 3333's write(): on its way when it returns."""
         if not self.sent:
             self.head()
-        self.request.write(data)
+        if not self.bodyless:
+            self.request.write(data)
         self.request.flush()
 
     def announced(self) -> int | None:
@@ -199,6 +202,14 @@ class Exchange:
 def _answer(exchange: Exchange, result: Iterable[bytes]) -> bool:
     """Sends what the application returned; whether the request is over with it."""
     request = exchange.request
+    if exchange.bodyless:
+        # The head is complete when the first piece is there.
+        for piece in result:
+            if piece:
+                break
+        if not exchange.sent:
+            exchange.head()
+        return False
     if type(result) is list or type(result) is tuple:
         # All there: nothing takes its time, and nothing is to be closed.
         if not exchange.sent:
@@ -240,7 +251,7 @@ def _failed(exchange: Exchange, errors: Errors) -> None:
             request.abandon()
         else:
             request.head("500 Internal Server Error", _PLAIN)
-            request.finish(b"Internal Server Error\n")
+            request.finish(b"" if exchange.bodyless else b"Internal Server Error\n")
     except Error:
         pass
 
@@ -282,7 +293,7 @@ def run(app: Application, responder: Source, *, mount: str | None = None, multip
             environ["wsgi.url_scheme"] = "https"
         environ["wsgi.input"] = request.input()
         environ["fcgiguard.is_aborted"] = request.is_aborted
-        exchange = Exchange(request)
+        exchange = Exchange(request, environ["REQUEST_METHOD"] == "HEAD")
         result: Iterable[bytes] = ()
         over = False
         try:

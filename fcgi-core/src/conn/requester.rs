@@ -241,3 +241,37 @@ impl RequesterConn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_written_as_the_wire_wants_it_and_ids_are_the_lowest_free() {
+        let mut conn = RequesterConn::new(Limits { active_requests: 2, ..Limits::default() });
+        let mut out = Vec::new();
+        assert_eq!(conn.begin(Role::Filter, true, &mut out).unwrap(), 1);
+        let header = out.len();
+        assert_eq!(out, [1, 1, 0, 1, 0, 8, 0, 0, 0, 3, 1, 0, 0, 0, 0, 0]);
+        conn.params(1, [(&b"A"[..], &b"bc"[..])], &mut out).unwrap();
+        assert!(out[header..].windows(5).any(|w| w == [1, 2, b'A', b'b', b'c']));
+        for (write, kind) in [(RequesterConn::stdin as fn(&mut _, _, &_, &mut _), 5u8), (RequesterConn::data, 8)] {
+            out.clear();
+            write(&mut conn, 1, b"xy", &mut out);
+            assert_eq!((out[1], &out[8..10]), (kind, &b"xy"[..]));
+        }
+        for (end, kind) in [(RequesterConn::stdin_end as fn(&mut _, _, &mut _), 5u8), (RequesterConn::data_end, 8)] {
+            out.clear();
+            end(&mut conn, 1, &mut out);
+            assert_eq!(out, [1, kind, 0, 1, 0, 0, 0, 0]);
+        }
+        out.clear();
+        assert_eq!(conn.begin(Role::Responder, false, &mut out).unwrap(), 2, "the lowest that is free");
+        assert_eq!(out[10], 0, "not to be kept");
+        let full = conn.begin(Role::Responder, false, &mut out).unwrap_err();
+        assert_eq!((full.rule, full.found), (Rule::ActiveRequests, 3), "one more than there may be");
+        out.clear();
+        conn.abort(2, &mut out);
+        assert_eq!(out, [1, 2, 0, 2, 0, 0, 0, 0]);
+    }
+}

@@ -245,7 +245,7 @@ impl World {
         if status.target > self.ceiling && !self.machine.is_stopping() {
             return self.fail(format!("target {} above the ceiling {}", status.target, self.ceiling));
         }
-        if status.state == "holding" && self.open.iter().any(|&change| self.upgrading != Some(change)) {
+        if status.state == "holding" && self.open.iter().any(|&change| !self.upgrading.contains(&change)) {
             return self.fail(format!("holds, and changes {:?} wait for ever", self.open));
         }
         let mut known: Vec<u32> = status.workers.iter().map(|w| w.slot).collect();

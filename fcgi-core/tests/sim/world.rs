@@ -113,7 +113,7 @@ pub struct World {
     pub slept: u64,
     pub ended: bool,
     pub judge: crate::rules::Judge,
-    pub upgrading: Option<ChangeId>,
+    pub upgrading: Vec<ChangeId>,
     changes_over: bool,
     next_change: ChangeId,
     next_pid: i32,
@@ -149,7 +149,7 @@ impl World {
             slept: 0,
             ended: false,
             judge: crate::rules::Judge::default(),
-            upgrading: None,
+            upgrading: Vec::new(),
             changes_over: false,
             next_change: 1,
             next_pid: 100,
@@ -291,9 +291,7 @@ impl World {
                 Action::Reexec => self.changes_over = true,
                 Action::Finished { change, .. } => {
                     self.open.remove(&change);
-                    if self.upgrading == Some(change) {
-                        self.upgrading = None;
-                    }
+                    self.upgrading.retain(|&upgrade| upgrade != change);
                 }
                 Action::Ended { .. } => self.ended = true,
                 Action::CloseListeners | Action::Tell(_) => {}
@@ -426,6 +424,8 @@ impl World {
             let state = self.machine.hand_over();
             let reload = self.random.percent(20).then_some("the command is another");
             self.note(format!("a new image, reload: {reload:?}"));
+            // Those that changed the image end with it, or with its reload.
+            self.upgrading.clear();
             self.machine = Machine::new(&self.options, self.random.next(), self.fault);
             self.machine.adopt(self.now, state, reload);
             // Changed over: it is answered, or waits for a reload like others.
@@ -598,7 +598,7 @@ impl World {
             }
             53..=60 => {
                 let change = self.change();
-                self.upgrading = self.upgrading.or(Some(change));
+                self.upgrading.push(change);
                 self.event(Event::Upgrade { change });
             }
             61..=70 => self.event(Event::Probed(ProbeResult::Silent)),

@@ -56,6 +56,10 @@ bless: ## write anew what is made from the tables: headers, option and error pag
 	FCGIGUARD_BLESS=1 $(CARGO) test --quiet -p fcgiguard --test pages
 	tests/abi/run bless
 
+.PHONY: docs
+docs: ## the documentation as a site in target/site, with the Rust pages and the header; checks every link
+	@tests/site
+
 .PHONY: install
 install: ## install command, libraries, headers, pkg-config and CMake files, manual, units under PREFIX and DESTDIR
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' tests/install.sh install

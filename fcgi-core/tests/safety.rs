@@ -151,10 +151,6 @@ fn counting_sees_code_and_nothing_else() {
 fn the_inventory_of_unsafe_code_is_in_step() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = root.join("docs/safety.md");
-    if !page.exists() {
-        // The crate alone, out of its archive.
-        return;
-    }
     let mut counts = BTreeMap::new();
     for part in ROOTS {
         let mut found = Vec::new();

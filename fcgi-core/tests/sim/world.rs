@@ -428,8 +428,6 @@ impl World {
             self.upgrading.clear();
             self.machine = Machine::new(&self.options, self.random.next(), self.fault);
             self.machine.adopt(self.now, state, reload);
-            // Changed over: it is answered, or waits for a reload like others.
-            self.upgrading = None;
             self.machine.handle(self.now, Event::Start);
             self.judge.plague_begins();
             if let Mood::Plague { since, .. } = &mut self.mood {

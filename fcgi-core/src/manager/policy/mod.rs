@@ -534,8 +534,6 @@ impl Policy {
         self.generation = self.next_generation;
         self.next_generation += 1;
         self.brake.release();
-        // Also the one that an upgrade to another command brings.
-        self.held = false;
     }
 
     fn roll_back(&mut self, now: u64, why: &str) {

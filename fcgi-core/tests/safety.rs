@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 const ROOTS: [&str; 5] = ["fcgi-core/src", "ffi/src", "ffi/preload/src", "cli/src", "bindings/python/src"];
 
 /// Theme, why it is sound, and the files that are about it.
-const THEMES: [(&str, &str, &[&str]); 8] = [
+const THEMES: [(&str, &str, &[&str]); 9] = [
     (
         "System calls on numbers and own buffers",
         "The call gets numbers, or a pointer and a length of one Rust value that outlives it; what it returns is checked before it is \
          used. A descriptor becomes an `OwnedFd` in the line after the call that made it.",
-        &["sys/fd.rs", "sys/poll.rs", "sys/epoll.rs", "sys/time.rs", "sys/memory.rs", "sys/users.rs", "sys/netlink.rs"],
+        &["sys/fd.rs", "sys/poll.rs", "sys/epoll.rs", "sys/time.rs", "sys/memory.rs", "sys/users.rs", "sys/netlink.rs", "sys/timer.rs"],
     ),
     (
         "Socket addresses and messages",
@@ -29,7 +29,7 @@ const THEMES: [(&str, &str, &[&str]); 8] = [
         "Processes and signals",
         "Between fork and exec only system calls are made, on strings and arrays that were built before the fork. Signal handlers store \
          to atomics and write one byte to a pipe.",
-        &["sys/process.rs", "sys/signal.rs", "sys/identity.rs"],
+        &["sys/process.rs", "sys/signal.rs", "sys/identity.rs", "sys/forks.rs"],
     ),
     (
         "Memory shared with other processes",
@@ -54,6 +54,7 @@ const THEMES: [(&str, &str, &[&str]); 8] = [
             "ffi/src/handle.rs",
             "ffi/src/hooks.rs",
             "ffi/src/lib.rs",
+            "ffi/src/memory.rs",
             "ffi/src/pool.rs",
             "ffi/src/probe.rs",
             "ffi/src/responder.rs",
@@ -81,6 +82,11 @@ const THEMES: [(&str, &str, &[&str]); 8] = [
             "preload/src/wait.rs",
             "preload/src/worker.rs",
         ],
+    ),
+    (
+        "In place of system calls, for tests",
+        "Compiled only with the feature `fault-injection`, which nothing that is delivered has. Each function has the call's own signature          and passes its arguments on, or fails with an errno in its place; what is counted lies in a shared page of atomics.",
+        &["sys/fault/gate.rs", "sys/fault/mod.rs"],
     ),
 ];
 

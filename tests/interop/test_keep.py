@@ -158,7 +158,7 @@ def c_program(folder):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ["echo", "c"])
 def test_twenty_connections_of_nginx_are_kept_and_none_holds_a_worker(program, change, fcgiguard, folder, transport):
     address = servers.place(folder, transport)
     argv = PROGRAMS[program](fcgiguard, folder)

@@ -119,6 +119,8 @@ static int32_t loop_accept(pTHX_ guard_loop *loop, bool patient)
         if (loop->leave || (loop->signalled && *loop->signalled)) return 0;
         found = fcgiguard_responder_accept_until_signal(loop->responder, &loop->request, loop->error);
         if (found != 2) return found;
+        /* Stopped and continued, or a debugger came: the wait was interrupted without a signal for anybody. */
+        if (!PL_sig_pending) continue;
         PERL_ASYNC_CHECK();
         if (!patient) return 2;
     }

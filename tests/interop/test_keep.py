@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import fcgi
 import pytest
 import servers
 import web
@@ -132,7 +133,18 @@ def kept(manager, others):
 PROGRAMS = {
     "echo": lambda fcgiguard, folder: [fcgiguard, "echo"],
     "c": lambda fcgiguard, folder: [c_program(folder)],
+    "perl": lambda fcgiguard, folder: ["/usr/bin/perl", f"-Mblib={built('perl/blib', 'lib/FCGI/Guard/FCGI.pm')}", "-MFCGI::Guard=:fcgi",
+                                       servers.HERE / "apps" / "kept.pl"],
+    "python": lambda fcgiguard, folder: [built("python/venv", "bin/python") / "bin" / "python", servers.HERE / "apps" / "kept.py"],
 }
+
+
+def built(folder, wanted):
+    """What the steps perl and python of `make check`, which come before, have built."""
+    place = servers.HERE.parents[1] / "target" / "check" / folder
+    if not (place / wanted).exists():
+        pytest.skip(f"not built: tests/check.sh {folder.partition('/')[0]}")
+    return place
 
 
 def c_program(folder):
@@ -146,7 +158,7 @@ def c_program(folder):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ["echo", "c"])
 def test_twenty_connections_of_nginx_are_kept_and_none_holds_a_worker(program, change, fcgiguard, folder, transport):
     address = servers.place(folder, transport)
     argv = PROGRAMS[program](fcgiguard, folder)
@@ -173,6 +185,39 @@ def test_twenty_connections_of_nginx_are_kept_and_none_holds_a_worker(program, c
         assert max(slowest for _, slowest in found) < 5, told
         if change != "nothing":
             assert workers_that_left(manager) >= 2, told
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_with_eighteen_of_twenty_connections_idle_every_request_of_nginx_is_answered(program, fcgiguard, folder, transport):
+    """Two workers, twenty kept connections; on two of them at a time there is traffic, and new connections come besides."""
+    address = servers.place(folder, transport)
+    with pool(fcgiguard, folder, address, 2, PROGRAMS[program](fcgiguard, folder)) as manager, nginx_that_keeps(folder, address) as nginx:
+        others = sum(map(sockets_of, workers_of(manager)))
+        held = []
+        for _ in range(20):
+            assert not [wrong for wrong, _ in together(*[lambda: ask(nginx, 1)] * 20) if wrong], nginx.errors()
+            held.append(kept(manager, others))
+            # Connections of our own, as those of a second web server, until there are twenty: nginx takes what is free first.
+            if held[-1] >= 20:
+                break
+        own = []
+        try:
+            while kept(manager, others) < 20:
+                own.append(fcgi.connect(address))
+                own[-1].sendall(fcgi.request_bytes({"REQUEST_METHOD": "GET"}, keep=True))
+                while fcgi.read_record(own[-1])[0] != fcgi.END:
+                    pass
+            found = together(lambda: ask(nginx, 300), lambda: ask(nginx, 300, "POST"))
+            assert kept(manager, others) >= 20, manager.output()
+            for _ in range(100):
+                assert fcgi.request(address).status == 200
+        finally:
+            for connection in own:
+                connection.close()
+        assert not [wrong for wrong, _ in found if wrong], (found, nginx.errors(), manager.output()[-3000:])
+        # Whoever waited for an idle connection waited until it is closed, 15 s.
+        assert max(slowest for _, slowest in found) < 5, found
+        assert "upstream" not in nginx.errors()
 
 
 def test_spawned_processes_on_one_blocking_socket_serve_kept_and_new_connections(fcgiguard, folder, transport):

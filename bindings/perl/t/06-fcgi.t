@@ -3,7 +3,7 @@ use warnings;
 use lib 't/lib';
 use Test::More;
 use File::Temp 'tempdir';
-use FcgiClient qw(request start_request read_answer wait_for spawn_perl stop slurp);
+use FcgiClient qw(request start_request read_answer wait_for spawn_perl stop slurp rests);
 use Config;
 
 # Each program runs on FCGI.pm and on `:fcgi`, unchanged, and has to answer the same requests with the same bytes, STDERR
@@ -110,10 +110,10 @@ for my $signal (qw(USR1 PIPE TERM HUP)) {
                     . ($handler ? "\$SIG{$handler} = sub { print STDERR qq(handler\\n) }; " : '')
                     . 'while ($r->Accept >= 0) { print "\nok"; $r->Finish } print STDERR "left\n"; exit 4', $ours);
                 request($server->{path});
-                select undef, undef, undef, 0.1;    # until it waits again
+                rests($server->{pid});
                 kill $signal => $server->{pid};
                 my $status;
-                wait_for(sub { my $found = waitpid $server->{pid}, 1; $status = $?; $found }, 1) or $status = undef;
+                if (!rests($server->{pid})) { waitpid $server->{pid}, 0; $status = $? }
                 $end{$ours} = defined $status ? "ended with $status" : 'answers ' . (request($server->{path})->{stdout} || 'nothing');
                 stop($server->{pid}, 'KILL') if !defined $status;
             }
@@ -125,9 +125,9 @@ for my $signal (qw(USR1 PIPE TERM HUP)) {
     }
 }
 {
-    my $server = start('my $r = FCGI::Request(); while ($r->Accept >= 0) { print "\none"; select undef, undef, undef, $_ for (0.1) x 10; print "two" } exit 4', 1);
+    my $server = start('my $r = FCGI::Request(); while ($r->Accept >= 0) { print "\none"; require POSIX; POSIX::write(2, "begun\n", 6); select undef, undef, undef, $_ for (0.1) x 10; print "two" } exit 4', 1);
     my $c = start_request($server->{path});
-    select undef, undef, undef, 0.3;
+    wait_for(sub { slurp($server->{log}) =~ /begun/ });
     kill TERM => $server->{pid};
     is read_answer($c)->{stdout}, "\nonetwo", 'TERM lets the request in hand end';
     is stop($server->{pid}), 4 << 8, 'and then the loop';

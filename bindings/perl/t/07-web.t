@@ -66,7 +66,7 @@ for my $name (sort keys %programs) {
     }
 }
 for my $site (@sites) {
-    wait_for(sub { -S "$dir/$site.sock" }, 30) or BAIL_OUT("$site does not start: " . slurp("$dir/$site.log"));
+    wait_for(sub { -S "$dir/$site.sock" }) or BAIL_OUT("$site does not start: " . slurp("$dir/$site.log"));
     chmod 0777, "$dir/$site.sock";
 }
 
@@ -102,7 +102,7 @@ if ($apache && $modules) {
     $web{apache} = $port;
 }
 for my $server (sort keys %web) {
-    wait_for(sub { IO::Socket::INET->new("127.0.0.1:$web{$server}") }, 15)
+    wait_for(sub { IO::Socket::INET->new("127.0.0.1:$web{$server}") })
         or BAIL_OUT("$server does not start: " . slurp("$dir/$server.out") . slurp("$dir/$server.log"));
 }
 
@@ -128,7 +128,7 @@ my @asked = (
 for my $server (sort keys %web) {
     for my $name (sort keys %programs) {
         my ($wrong, $first) = (0);
-        wait_for(sub { ask($server, "$name-$_", 'GET', '/')->{status} == 200 }, 20) for @sides;
+        wait_for(sub { ask($server, "$name-$_", 'GET', '/')->{status} == 200 }) for @sides;
         for my $asked (@asked, $name =~ /plack|catalyst/ ? ['GET', '/stream'] : ()) {
             my ($method, $path, @more) = @$asked;
             my %got = map { $_ => ask($server, "$name-$_", $method, $path, @more) } @sides;
@@ -146,14 +146,14 @@ for my $server (sort keys %web) {
             my $logs = sub { slurp("$dir/$server.log") };
             # Mojolicious prints to the real STDERR, which Plack leaves alone.
             $logs = sub { slurp("$dir/$name-$side.log") } if $name eq 'mojo';
-            ok wait_for(sub { $logs->() =~ /to the log: $name$side$server/ }, 5), '  is in the log' or diag "$name $side $server: ", substr($logs->(), -600);
+            ok wait_for(sub { $logs->() =~ /to the log: $name$side$server/ }), '  is in the log' or diag "$name $side $server: ", substr($logs->(), -600);
         }
         my %died = map { $_ => ask($server, "$name-$_", 'GET', "/die?m=$name$_$server") } @sides;
         delete $_->{body} for values %died;
         for my $side (@sides[1 .. $#sides]) {
             is_deeply $died{$side}, $died{theirs}, "$name behind $server: die is $died{$side}{status}, $side";
             my $back;
-            wait_for(sub { $back = ask($server, "$name-$side", 'GET', '/'); $back->{status} == 200 }, 30);
+            wait_for(sub { $back = ask($server, "$name-$side", 'GET', '/'); $back->{status} == 200 });
             is $back->{status}, 200, '  and it serves again';
         }
     }
@@ -165,7 +165,7 @@ sub manager_lines { my ($site) = @_; my %said = map { s/\d+/N/gr => 1 } slurp("$
 for my $name (sort keys %programs) {
     for my $side (qw(theirs managed)) {
         kill TERM => $pid{"$name-$side"};
-        wait_for(sub { slurp("$dir/$name-$side.log") =~ /dying: / }, 20);
+        wait_for(sub { slurp("$dir/$name-$side.log") =~ /dying: / });
     }
     my ($theirs, $managed) = map { manager_lines("$name-$_") } qw(theirs managed);
     # How a worker that died ended is its own matter; that it is told is the contract.

@@ -54,7 +54,7 @@ while ($request->Accept >= 0) {
     { no warnings 'utf8'; print STDERR "\x{263a}" if $kind == 2 }
     print STDERR "a ", "b\n" if $kind == 3;
     $ENV{"NEW$kind"} = 'x' x 100 if $kind == 4;
-    { local *STDOUT; open STDOUT, '>', \my $into; print 'x' } 
+    { local *STDOUT; open STDOUT, '>', \my $into; print 'x' }
     if ($kind == 5) { $request->Detach; $request->Attach }
     printf "\nok %d", $kind;
     $request->Finish if $kind != 6;

@@ -18,7 +18,7 @@ my @servers = (
     ['FCGI::ProcManager, FCGI.pm',        '',                                   'FCGI::ProcManager'],
     ['FCGI::Guard::ProcManager, FCGI.pm', '',                                   'FCGI::Guard::ProcManager'],
     ['FCGI::Guard::ProcManager, :fcgi',   "use FCGI::Guard ':fcgi';",           'FCGI::Guard::ProcManager'],
-    ['the same, max_requests',            "use FCGI::Guard ':fcgi';",           'FCGI::Guard::ProcManager', 'max_requests => 1_000_000'],
+    ['the same, max_requests', "use FCGI::Guard ':fcgi';", 'FCGI::Guard::ProcManager', 'max_requests => 1_000_000'],
 );
 my %ticks;
 for my $round (1 .. $rounds) {
@@ -66,7 +66,8 @@ for my $server (@servers) {
 
 sub load {
     my ($path, $count) = @_;
-    my $out = `$bench bench 'unix:$path' --requests $count --connections 4 --param SCRIPT_NAME=/app --param HTTP_HOST=localhost --param HTTP_COOKIE=session=0123456789abcdef 2>&1`;
+    my $params = join ' ', map { "--param $_" } qw(SCRIPT_NAME=/app HTTP_HOST=localhost HTTP_COOKIE=session=0123456789abcdef);
+    my $out = `$bench bench 'unix:$path' --requests $count --connections 4 $params 2>&1`;
     die $out if $?;
     return;
 }

@@ -4,7 +4,8 @@
 # time of the server's process between two looks at /proc, so start-up does not count; and rounds are interleaved, so that
 # what else the machine does hits all alike.
 #
-#   perl -Mblib xt/bench.pl [--requests 20000] [--rounds 5] [--keep-alive] [--connections N] [--only REGEX] [--bench ../../target/release/fcgiguard]
+#   perl -Mblib xt/bench.pl [--requests 20000] [--rounds 5] [--keep-alive] [--connections N] [--only REGEX]
+#       [--bench ../../target/release/fcgiguard]
 use strict;
 use warnings;
 use File::Temp 'tempdir';
@@ -12,9 +13,12 @@ use Getopt::Long;
 use IO::Socket::UNIX;
 use POSIX ();
 
-my ($requests, $rounds, $keep, $connections, $bench, $only) = (20_000, 5, 0, 0, $ENV{FCGIGUARD} || '../../target/release/fcgiguard', '');
-GetOptions('requests=i' => \$requests, 'rounds=i' => \$rounds, 'keep-alive' => \$keep, 'connections=i' => \$connections, 'bench=s' => \$bench, 'only=s' => \$only)
-    or exit 2;
+my ($requests, $rounds, $keep, $connections, $only) = (20_000, 5, 0, 0, '');
+my $bench = $ENV{FCGIGUARD} || '../../target/release/fcgiguard';
+GetOptions(
+    'requests=i' => \$requests, 'rounds=i' => \$rounds, 'keep-alive' => \$keep, 'connections=i' => \$connections,
+    'bench=s' => \$bench, 'only=s' => \$only,
+) or exit 2;
 # A kept connection pins an FCGI.pm worker, so that a second one would only wait.
 $connections ||= $keep ? 1 : 16;
 -x $bench or die "$bench is missing: cargo build --release -p fcgiguard\n";
@@ -82,7 +86,8 @@ sub cpu_ns {
 
 sub load {
     my ($server, $count) = @_;
-    my @command = (($pin ? qw(taskset -c 1) : ()), $bench, 'bench', "unix:$server->{path}", '-c', $connections, '-n', $count, ($keep ? '-k' : ()), '--expect-body', 'Hello', @params);
+    my @command = (($pin ? qw(taskset -c 1) : ()), $bench, 'bench', "unix:$server->{path}", '-c', $connections, '-n', $count,
+        ($keep ? '-k' : ()), '--expect-body', 'Hello', @params);
     open my $out, '-|', @command or die $!;
     my $text = do { local $/; <$out> };
     close $out or die "lost requests at $server->{name}:\n$text";
@@ -100,8 +105,8 @@ for my $round (1 .. $rounds) {
 
 sub median { my @sorted = sort { $a <=> $b } @_; $sorted[@sorted / 2] }
 my $base = median(@{ $run[0]{us} });
-printf "%-24s %10s %10s %8s   (%d x %d requests, %s connections)\n", 'CPU us/request', 'median', 'least', 'ratio', $rounds, $requests,
-    $keep ? 'kept' : 'new';
+printf "%-24s %10s %10s %8s   (%d x %d requests, %s connections)\n", 'CPU us/request', qw(median least ratio), $rounds,
+    $requests, $keep ? 'kept' : 'new';
 for my $server (@run) {
     my $median = median(@{ $server->{us} });
     my ($least) = sort { $a <=> $b } @{ $server->{us} };

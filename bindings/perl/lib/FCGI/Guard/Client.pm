@@ -163,8 +163,8 @@ FCGI::Guard::Client - send requests to a FastCGI server
 
 Speaks FastCGI as a web server does: a body goes out while the answer comes in, so that two sides that both only write
 cannot lock each other up, and everything has a deadline. One request at a time: a new one gives up an answer that was
-not read to its end. After a failed request the next one connects anew. Signal handlers run while a call waits; one that
-dies ends the wait.
+not read to its end. After a failed request the next one connects anew. Signal handlers run while a call waits; one
+that dies ends the wait.
 
 =head1 METHODS
 

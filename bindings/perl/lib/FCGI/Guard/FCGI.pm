@@ -30,7 +30,8 @@ sub install {
     *{"FCGI::CLONE_SKIP"} = *{"FCGI::Stream::CLONE_SKIP"} = sub { 1 };
     $FCGI::VERSION = $STANDS_FOR;
     $INC{'FCGI.pm'} = $INC{'FCGI/Guard/FCGI.pm'};
-    # A worker of `fcgiguard run` needs no manager, and a program may start one all the same: plackup does. Ours does not fork there.
+    # A worker of `fcgiguard run` needs no manager, and a program may start one all the same: plackup does. Ours does not
+    # fork there.
     require FCGI::Guard::ProcManager::Replace
         if ($ENV{FCGIGUARD_MANAGER_PID} || 0) == getppid() && !$INC{'FCGI/ProcManager.pm'};
     return;
@@ -196,12 +197,13 @@ describes them. The request's handles are tied to C<FCGI::Stream> from C<Accept>
 
 =head1 WHAT IS THE SAME
 
-The environment has the params of the request and C<FCGI_ROLE> and nothing else, and stays so after C<Finish>; if it is
-C<%ENV>, programs that are started get it too. C<$,> and C<$\> do not apply to the streams. With C<$|> of the selected
-handle each print is sent at once. Text is bytes: a string with a character above 255 goes out as UTF-8, with a warning of the
-category C<utf8> (C<use warnings FATAL =E<gt> 'utf8'> makes it die; C<use bytes> says that it is meant). C<open>, C<seek> and
-C<tell> die on a stream, C<fileno> is -1. Where C<%SIG> has nothing for them, TERM and USR1 let the request in hand end, after which
-C<Accept> returns -1, and PIPE is harmless. C<warn> and C<die> print to the web server's log while STDERR is tied.
+The environment has the params of the request and C<FCGI_ROLE> and nothing else, and stays so after C<Finish>; if it
+is C<%ENV>, programs that are started get it too. C<$,> and C<$\> do not apply to the streams. With C<$|> of the
+selected handle each print is sent at once. Text is bytes: a string with a character above 255 goes out as UTF-8, with
+a warning of the category C<utf8> (C<use warnings FATAL =E<gt> 'utf8'> makes it die; C<use bytes> says that it is
+meant). C<open>, C<seek> and C<tell> die on a stream, C<fileno> is -1. Where C<%SIG> has nothing for them, TERM and
+USR1 let the request in hand end, after which C<Accept> returns -1, and PIPE is harmless. C<warn> and C<die> print to
+the web server's log while STDERR is tied.
 
 =head1 WHAT DIFFERS
 
@@ -213,18 +215,18 @@ A handler that the program has put into C<%SIG> stays, and runs while C<Accept> 
 
 =item *
 
-C<$/> is obeyed: any separator, none, records and paragraphs; in list context all lines come. (FCGI.pm 0.82 stops at an empty line
-if C<$/> is undef, and gives one line in list context.)
+C<$/> is obeyed: any separator, none, records and paragraphs; in list context all lines come. (FCGI.pm 0.82 stops at
+an empty line if C<$/> is undef, and gives one line in list context.)
 
 =item *
 
-C<OpenSocket> dies with an L<FCGI::Guard::Error> where FCGI.pm ends the program. The socket is closed on exec, so that a program
-that is started in a request does not hold the address.
+C<OpenSocket> dies with an L<FCGI::Guard::Error> where FCGI.pm ends the program. The socket is closed on exec, so that
+a program that is started in a request does not hold the address.
 
 =item *
 
-A forked child's streams are the real handles below: what it prints does not get into the middle of its parent's answer,
-and its end does not end its parent's request. C<open(my $handle, '-|')> with a child that prints works.
+A forked child's streams are the real handles below: what it prints does not get into the middle of its parent's
+answer, and its end does not end its parent's request. C<open(my $handle, '-|')> with a child that prints works.
 
 =item *
 
@@ -240,7 +242,8 @@ Values of params may contain any byte, also NUL.
 
 =item *
 
-A program under C<fcgiguard run> takes part in its manager's reloads, and one under L<FCGI::Guard::ProcManager> in its own.
+A program under C<fcgiguard run> takes part in its manager's reloads, and one under L<FCGI::Guard::ProcManager> in its
+own.
 
 =item *
 

@@ -103,8 +103,11 @@ sub accept {
     my ($self, $request) = @_;
     my $side   = $side{$$self};
     my $worker = $side->{worker} or Carp::croak('accept is for workers: call manage first');
+    return _accept_native($side, $self, $request) if FCGI->can('_attach_worker');
     if ($side->{in_request}) {
         $side->{in_request} = 0;
+        # FCGI.pm's Accept would do it too, but only after the wait for the next connection.
+        $request->Finish;
         return if !$worker->post_dispatch;
     }
     while (1) {
@@ -120,6 +123,17 @@ sub accept {
         # Another worker was faster.
         return if !$worker->post_dispatch;
     }
+}
+
+# With `:fcgi` the library's responder waits by itself, on kept connections too, and looks after the worker.
+sub _accept_native {
+    my ($side, $self, $request) = @_;
+    my $worker = $side->{worker};
+    my $leaves = sub { $side->{leaving} || $worker->is_leaving ? 1 : 0 };
+    $side->{native} ||= FCGI->can('_attach_worker')->($worker, $self,
+        sub { my ($what) = @_; return $what eq 'left' ? 1 : $what eq 'failed' ? 0 : $leaves->() }, 0);
+    $worker->ready if !$side->{said}++;
+    return $request->Accept >= 0 ? 1 : undef;
 }
 
 sub ready   { $_[0]->current->ready }
@@ -155,6 +169,9 @@ FCGI::Guard::Pool - a pre-fork pool of Perl workers
         $request->Finish;
     }
 
+With FCGI.pm each connection carries one request: the web server must not keep connections (nginx: C<fastcgi_keep_conn
+off>, the default). With C<:fcgi> (L<FCGI::Guard::FCGI>), and with L<FCGI::Guard::ProcManager> on either, it may.
+
 =head1 METHODS
 
 =head2 new(%options)
@@ -163,8 +180,9 @@ Any option of the one table (C<fcgiguard help options>), with underscores; lists
 C<log> (a sub that gets each event as a hash reference, or C<0> for silence; the default prints to STDERR) and C<fd>
 (the number of a socket that listens already, for example from C<FCGI::OpenSocket>).
 
-C<image>: how this program is started again, as an array reference, for L</upgrade>. The default is the command line that started it,
-where that is a script's; C<0> refuses upgrades, which a program must that becomes a daemon by itself.
+C<image>: how this program is started again, as an array reference, for L</upgrade>. The default is the command line
+that started it, where that is a script's; C<0> refuses upgrades, which a program must that becomes a daemon by
+itself.
 
 =head2 manage
 
@@ -180,14 +198,15 @@ worker should leave.
 
 =head2 socket, current, ready, leaving, extend_deadline($seconds), fatal($why)
 
-The listening descriptor; the worker handle; say that this worker can serve (else the first accept says it); whether it
-should leave; more time for the request under way; stop the whole pool, since restarting cannot help.
+The listening descriptor; the worker handle; say that this worker can serve (else the first accept says it); whether
+it should leave; more time for the request under way; stop the whole pool, since restarting cannot help.
 
 =head2 upgrade
 
-Replaces the program by a new image of itself, in the same process: what it had loaded before C<manage> is loaded anew. It is run
-once as a test, up to C<manage>; if that fails the old image serves on and the event C<upgrade_failed> says why. The sockets and the
-workers stay, and the workers are then replaced. USR2 does the same. See L<FCGI::Guard::Manual>.
+Replaces the program by a new image of itself, in the same process: what it had loaded before C<manage> is loaded
+anew. It is run once as a test, up to C<manage>; if that fails the old image serves on and the event C<upgrade_failed>
+says why. The sockets and the workers stay, and the workers are then replaced. USR2 does the same. See
+L<FCGI::Guard::Manual>.
 
 =head2 step($timeout_ms), next_event, signal($number), reload($reason), scale($n), stop, quit, status_json
 

@@ -678,14 +678,15 @@ FCGI::Guard::ProcManager - FCGI::ProcManager's interface on the fcgiguard manage
 
 =head1 DESCRIPTION
 
-A pre-fork manager for FastCGI programs on L<FCGI>, L<CGI::Fast>, Plack or Catalyst, with the methods, functions, keys,
-log lines and exit codes of FCGI::ProcManager 0.28. Below them works the pool of L<FCGI::Guard::Pool>: new workers are ready
-before old ones leave, a crash at start is braked, idle workers leave at once, and no request is lost when a worker leaves.
+A pre-fork manager for FastCGI programs on L<FCGI>, L<CGI::Fast>, Plack or Catalyst, with the methods, functions,
+keys, log lines and exit codes of FCGI::ProcManager 0.28. Below them works the pool of L<FCGI::Guard::Pool>: new
+workers are ready before old ones leave, a crash at start is braked, idle workers leave at once, and no request is
+lost when a worker leaves.
 
 In a worker of C<fcgiguard run> this class starts nothing: see L</UNDER fcgiguard run>.
 
-A program or a subclass that runs on FCGI::ProcManager runs on this class. L</DIFFERENCES FROM FCGI::ProcManager> says what
-it may notice.
+A program or a subclass that runs on FCGI::ProcManager runs on this class. L</DIFFERENCES FROM FCGI::ProcManager> says
+what it may notice.
 
 =head1 THE SWITCH
 
@@ -696,21 +697,22 @@ perl programs little.
 
 =head1 UNDER fcgiguard run
 
-There the manager exists already, so C<pm_manage> returns 1 at once: no fork, no signal handlers, no pid file. C<handling_init>,
-C<preload> and C<verify> work as in any worker (C<fatal> ends it with C<give_up_code>, which is fcgiguard's C<fatal_codes>).
-C<n_processes> and the limits of the pool are options of fcgiguard. A program with a manager built in needs no switch of its own:
+There the manager exists already, so C<pm_manage> returns 1 at once: no fork, no signal handlers, no pid file.
+C<handling_init>, C<preload> and C<verify> work as in any worker (C<fatal> ends it with C<give_up_code>, which is
+fcgiguard's C<fatal_codes>). C<n_processes> and the limits of the pool are options of fcgiguard. A program with a
+manager built in needs no switch of its own:
 
     fcgiguard run --listen /run/app.sock --workers 4 -- plackup -s FCGI --manager FCGI::Guard::ProcManager app.psgi
     fcgiguard run --listen /run/app.sock --workers 4 --env PERL5OPT=-MFCGI::Guard=:fcgi -- plackup -s FCGI app.psgi
 
-plackup looks for the variable that Server::Starter sets, and fcgiguard sets it too; so without this class, and without C<:fcgi>, plackup
-starts FCGI::ProcManager under each worker. C<--manager ""> is what stops that. fcgiguard cannot look after the processes of such a
-second manager, and says so in its log.
+plackup looks for the variable that Server::Starter sets, and fcgiguard sets it too; so without this class, and
+without C<:fcgi>, plackup starts FCGI::ProcManager under each worker. C<--manager ""> is what stops that. fcgiguard
+cannot look after the processes of such a second manager, and says so in its log.
 
 =head1 THE LISTENING SOCKET
 
-The program opens it as before and passes it to C<FCGI::Request> as before; it stays the program's. C<pm_manage> looks for it in
-this order:
+The program opens it as before and passes it to C<FCGI::Request> as before; it stays the program's. C<pm_manage> looks
+for it in this order:
 
 =over
 
@@ -763,7 +765,8 @@ Seconds between the first starts.
 
 =item die_timeout (60)
 
-Seconds that workers have to finish their requests; then they are killed, and the manager exits with 1. C<undef> is for ever.
+Seconds that workers have to finish their requests; then they are killed, and the manager exits with 1. C<undef> is
+for ever.
 
 =item no_signals
 
@@ -781,8 +784,8 @@ Ours:
 
 =item every option of the pool
 
-C<max_requests>, C<max_memory>, C<max_lifetime>, C<request_timeout>, C<watch>, C<control>, C<sizing>, C<failure_action>
-and the others of C<fcgiguard help options>.
+C<max_requests>, C<max_memory>, C<max_lifetime>, C<request_timeout>, C<watch>, C<control>, C<sizing>,
+C<failure_action> and the others of C<fcgiguard help options>.
 
 =item preload
 
@@ -791,8 +794,8 @@ their new text.
 
 =item verify
 
-C<< [ Module => 'method', Other => [qw(several methods)] ] >>, or a sub that returns true. What C<require> alone does not tell: a
-class that was loaded while its file was being replaced has no C<new>.
+C<< [ Module => 'method', Other => [qw(several methods)] ] >>, or a sub that returns true. What C<require> alone does
+not tell: a class that was loaded while its file was being replaced has no C<new>.
 
 When C<preload> or C<verify> fails in the first generation, the pool ends at once with C<give_up_code> (1) and
 the reason. After a reload the failing worker just exits: the reload is given up and the old workers serve on
@@ -800,7 +803,8 @@ the reason. After a reload the failing worker just exits: the reload is given up
 
 =item accept_errors
 
-A worker leaves (exit code 1) after so many failed accepts in a row. Without it a failure goes to the program, as FCGI.pm does it.
+A worker leaves (exit code 1) after so many failed accepts in a row. Without it a failure goes to the program, as
+FCGI.pm does it.
 
 =item fd
 
@@ -808,19 +812,21 @@ The number of the listening socket.
 
 =item image
 
-How the program is started again for an upgrade (USR2): an array reference, or 0 to refuse. The default is its own command line,
-unless it has become another process since (C<--daemonize>), or opened its socket by other means than C<FCGI::OpenSocket>, C<listen> or
-descriptor 0, where a new image could not get it back. See L<FCGI::Guard::Manual>.
+How the program is started again for an upgrade (USR2): an array reference, or 0 to refuse. The default is its own
+command line, unless it has become another process since (C<--daemonize>), or opened its socket by other means than
+C<FCGI::OpenSocket>, C<listen> or descriptor 0, where a new image could not get it back. See L<FCGI::Guard::Manual>.
 
 =item cooperate
 
-C<none>: the program does not use FCGI.pm's Accept. Assumed when FCGI is not loaded when C<pm_manage> is called. See L</LIMITS>.
+C<none>: the program does not use FCGI.pm's Accept. Assumed when FCGI is not loaded when C<pm_manage> is called. See
+L</LIMITS>.
 
 =back
 
 =head1 METHODS
 
-Each is a method, and a class method or exported function of a default object where marked with *. C<:all> exports these.
+Each is a method, and a class method or exported function of a default object where marked with *. C<:all> exports
+these.
 
 =over
 
@@ -838,8 +844,8 @@ Called in the manager before its loop, and in each worker before C<pm_manage> re
 
 =item sig_manager($name)
 
-Called in the manager on TERM and HUP. TERM calls C<pm_die>, HUP replaces the workers. For subclasses. INT is a TERM that does
-not come by here; QUIT, USR1, USR2, TTIN and TTOU are the pool's (option C<signals>).
+Called in the manager on TERM and HUP. TERM calls C<pm_die>, HUP replaces the workers. For subclasses. INT is a TERM
+that does not come by here; QUIT, USR1, USR2, TTIN and TTOU are the pool's (option C<signals>).
 
 =item sig_handler($name)
 
@@ -847,8 +853,8 @@ Called in a worker on TERM and HUP. It only remembers the signal, in C<{SIG_RECE
 
 =item pm_pre_dispatch *, pm_post_dispatch *
 
-Around a request. C<pm_post_dispatch> exits if the worker should leave: after a signal, when the manager asks or has died, when a
-limit is reached. A loop that calls neither is also protected, and leaves in its accept.
+Around a request. C<pm_post_dispatch> exits if the worker should leave: after a signal, when the manager asks or has
+died, when a limit is reached. A loop that calls neither is also protected, and leaves in its accept.
 
 =item pm_die * ($message [, $status])
 
@@ -856,7 +862,8 @@ Ends the workers after their requests, and the manager.
 
 =item pm_wait *
 
-Runs the pool until a worker has ended; its process id, or -1 when a signal wants to be obeyed. In a new worker it returns 0.
+Runs the pool until a worker has ended; its process id, or -1 when a signal wants to be obeyed. In a new worker it
+returns 0.
 
 =item pm_exit *, pm_abort * ($message [, $status])
 
@@ -866,7 +873,9 @@ Tell and exit, with 0 and with 1 if no other status is given.
 
 Print C<FastCGI: ROLE (pid N): MESSAGE> to STDERR.
 
-=item pm_write_pid_file *, pm_remove_pid_file * ([$file]), pm_change_process_name * ($name), pm_received_signal *, pm_parameter * ($key [, $value])
+=item pm_write_pid_file *, pm_remove_pid_file * ([$file])
+
+=item pm_change_process_name * ($name), pm_received_signal *, pm_parameter * ($key [, $value])
 
 As they are called.
 
@@ -918,7 +927,8 @@ C<pm_abort> honours its status.
 
 =item *
 
-C<max_requests> is known to this class already. The replacement is started first; see L<FCGI::Guard::ProcManager::MaxRequests>.
+C<max_requests> is known to this class already. The replacement is started first; see
+L<FCGI::Guard::ProcManager::MaxRequests>.
 
 =item *
 
@@ -932,21 +942,24 @@ A worker that leaves in its C<Accept> says C<safe exit ...> there; the program's
 
 =head1 LIMITS
 
-The wait for a connection is ours, by standing in front of C<FCGI::Accept> and C<FCGI::Finish> in the workers; FCGI.pm itself is
-unchanged and parses. With C<:fcgi> (L<FCGI::Guard::FCGI>) the library's responder waits and parses itself, at less than half the CPU
-of FCGI::ProcManager on FCGI.pm; C<Accept> does not end there by a signal that does not ask the worker to leave. A program that accepts by other means gets the manager's word as SIGIO, which interrupts a
-blocking accept; there a request between accept and C<pm_pre_dispatch> can be lost, and a worker that has never
-called C<pm_pre_dispatch> leaves only if its loop ends on EINTR, else it is killed at C<die_timeout>. FCGI.pm has to be loaded
-before C<pm_manage>.
+The wait for a connection is ours, by standing in front of C<FCGI::Accept> and C<FCGI::Finish> in the workers; FCGI.pm
+itself is unchanged and parses. With C<:fcgi> (L<FCGI::Guard::FCGI>) the library's responder waits and parses itself,
+at less than half the CPU of FCGI::ProcManager on FCGI.pm; C<Accept> does not end there by a signal that does not ask
+the worker to leave. A program that accepts by other means gets the manager's word as SIGIO, which interrupts a
+blocking accept; there a request between accept and C<pm_pre_dispatch> can be lost, and a worker that has never called
+C<pm_pre_dispatch> leaves only if its loop ends on EINTR, else it is killed at C<die_timeout>. FCGI.pm has to be
+loaded before C<pm_manage>.
 
 On a connection that the web server keeps, a leaving worker ends the connection together with its last answer. A
 web server that has sent its next request already must send it again elsewhere; nginx does.
 
-Options that prepare another process (C<user>, C<chroot>, C<rlimit_nofile>...) are refused: the program does this itself.
+Options that prepare another process (C<user>, C<chroot>, C<rlimit_nofile>...) are refused: the program does this
+itself.
 
 =head1 SEE ALSO
 
-L<FCGI::Guard::Manual>, L<FCGI::Guard::Pool>, L<FCGI::Guard::ProcManager::Constrained>, L<FCGI::Guard::ProcManager::MaxRequests>,
-L<FCGI::Guard::ProcManager::MaxSize>, L<FCGI::Guard::ProcManager::Dynamic>, L<FCGI::Guard::ProcManager::Replace>
+L<FCGI::Guard::Manual>, L<FCGI::Guard::Pool>, L<FCGI::Guard::ProcManager::Constrained>,
+L<FCGI::Guard::ProcManager::MaxRequests>, L<FCGI::Guard::ProcManager::MaxSize>, L<FCGI::Guard::ProcManager::Dynamic>,
+L<FCGI::Guard::ProcManager::Replace>
 
 =cut

@@ -116,7 +116,7 @@ False when this worker should leave. It belongs into the condition of the reques
 =head1 DIFFERENCES FROM FCGI::ProcManager::Dynamic
 
 The pool grows as soon as no worker is idle or somebody waits in the listen queue, by as many as the pool's sizing
-allows at a time, not by C<delta_nproc> every C<delta_time>. Workers that are not needed are asked to leave and are not killed. No shared memory segment or
-semaphore is left behind.
+allows at a time, not by C<delta_nproc> every C<delta_time>. Workers that are not needed are asked to leave and are
+not killed. No shared memory segment or semaphore is left behind.
 
 =cut

@@ -54,9 +54,9 @@ Reads and sets it, in a worker too.
 
 =head1 DIFFERENCES FROM FCGI::ProcManager::MaxRequests
 
-At the number, the manager starts a replacement; the worker leaves when that is ready, and serves the few requests that come until
-then. The C<safe exit> line has the number that it has served. A number that is set in the worker itself is exact, and leaves a gap
-until a successor is there.
+At the number, the manager starts a replacement; the worker leaves when that is ready, and serves the few requests
+that come until then. The C<safe exit> line has the number that it has served. A number that is set in the worker
+itself is exact, and leaves a gap until a successor is there.
 
 Above ten requests, each worker's own limit lies up to C<jitter> percent (10) below the number, so that workers that
 were started together are not replaced together. C<< jitter => 0 >> switches that off.

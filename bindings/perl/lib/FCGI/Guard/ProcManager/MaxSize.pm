@@ -40,8 +40,8 @@ FCGI::Guard::ProcManager::MaxSize - workers that are replaced when they have gro
 =item max_size
 
 Is in megabytes of memory (2^20 bytes). It is the pool's C<max_memory>: the manager measures each worker's
-proportional share (C<< memory_kind => 'rss' >>: its resident set) every C<sample_interval>, and a worker that is above
-it C<memory_samples> times in a row is replaced, once its replacement is ready and its request is done.
+proportional share (C<< memory_kind => 'rss' >>: its resident set) every C<sample_interval>, and a worker that is
+above it C<memory_samples> times in a row is replaced, once its replacement is ready and its request is done.
 
 =back
 

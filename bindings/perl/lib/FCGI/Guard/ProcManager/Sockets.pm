@@ -18,7 +18,10 @@ my %socket_of;
 # Descriptors that FCGI::OpenSocket has given out since then: an upgraded image gets them again.
 my %opened;
 
-sub is_ours { my ($number) = @_; return 1 if $opened{$number}; return FCGI->can('_opened') && grep { $_ == $number } FCGI::_opened() }
+sub is_ours {
+    my ($number) = @_;
+    return $opened{$number} || FCGI->can('_opened') && grep { $_ == $number } FCGI::_opened();
+}
 
 sub find {
     my ($class, $pm, $listen) = @_;
@@ -35,8 +38,8 @@ sub find {
         # A socket that the program has opened in a way of its own cannot be found again by a new image.
         $self->{lost_by_upgrade} = 1 if $number > 2 && !is_ours($number);
         $self->{addresses} = ["fd:$number"];
-        push @{ $self->{remarks} }, 'several listening sockets (' . join(' ', @open) . "), looking after $number; `fd` names another"
-            if @open > 1;
+        push @{ $self->{remarks} }, 'several listening sockets (' . join(' ', @open)
+            . "), looking after $number; `fd` names another" if @open > 1;
     }
     elsif (my $path = $ENV{FCGI_SOCKET_PATH} || $CGI::Fast::socket) {
         # CGI::Fast opens it in each worker, where only the first would succeed.
@@ -87,7 +90,8 @@ sub listening {
     return @known if @known;
     return (0) if is_listening(0);
     # Of an upgraded image only what it has asked for; the others are the former image's, for the pool.
-    return sort { $a <=> $b } grep { is_listening($_) } keys %opened, FCGI->can('_opened') ? FCGI::_opened() : () if FCGI::Guard::Image->goes_on;
+    return sort { $a <=> $b } grep { is_listening($_) } keys %opened, FCGI->can('_opened') ? FCGI::_opened() : ()
+        if FCGI::Guard::Image->goes_on;
     opendir my $dir, '/proc/self/fd' or return grep { is_listening($_) } 3 .. 255;
     return grep { is_listening($_) } sort { $a <=> $b } grep { /^\d+$/ } readdir $dir;
 }

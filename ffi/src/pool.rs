@@ -57,6 +57,9 @@ struct CHost {
     userdata: *mut c_void,
 }
 
+// SAFETY: a pool is used by one thread at a time, which is the header's rule; the function and its userdata are called by that one.
+unsafe impl Send for CHost {}
+
 impl Host for CHost {
     fn fork(&mut self) -> std::io::Result<i32> {
         // SAFETY: the function and its userdata were given for this call.

@@ -7,6 +7,14 @@ mkdir -p target/check/python
 export CARGO_TARGET_DIR="$root/target/python"
 .deps/venv/bin/maturin build --release --quiet --manifest-path bindings/python/Cargo.toml --out target/check/python \
     --interpreter "$(.deps/venv/bin/python -c 'import sys; print(sys.executable)')"
+# maturin's audit: what the wheel links to is on every Linux from the glibc of its name on.
+case $(echo target/check/python/*.whl) in
+*-cp310-abi3-manylinux_*) ;;
+*)
+    echo "not a wheel for every Linux: $(echo target/check/python/*.whl)" >&2
+    exit 1
+    ;;
+esac
 .deps/venv/bin/python -m venv target/check/python/venv
 target/check/python/venv/bin/pip install --quiet --no-index target/check/python/*.whl
 # The wheel must need nothing beside itself: it is installed and asked before the tools of its tests come in.

@@ -72,17 +72,24 @@ impl Trace {
 }
 
 /// The manager of a pool, without Python's conveniences.
-#[pyclass(unsendable, module = "fcgiguard._fcgiguard", name = "NativePool")]
+///
+/// Any thread may use it, one at a time.
+#[pyclass(frozen, module = "fcgiguard._fcgiguard", name = "NativePool")]
 struct Pool {
+    state: Mutex<State>,
+    poison: Poison,
+}
+
+#[derive(Default)]
+struct State {
     options: PoolOptions,
     manager: Option<Manager>,
     worker: Option<CoreWorker>,
     exit_code: i32,
     image: Option<Image>,
-    poison: Poison,
 }
 
-impl Pool {
+impl State {
     fn running(&mut self, py: Python<'_>) -> PyResult<&mut Manager> {
         match self.manager.as_mut() {
             Some(manager) => Ok(manager),
@@ -91,114 +98,124 @@ impl Pool {
     }
 }
 
+impl Pool {
+    fn state(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, State>> {
+        self.state.try_lock().map_err(|_| raise(py, Code::WrongState, "the pool is in use by another thread"))
+    }
+}
+
 guard_methods! {
 #[pymethods]
 impl Pool {
     #[new]
     fn new() -> Pool {
-        Pool { options: PoolOptions::default(), manager: None, worker: None, exit_code: 0, image: None, poison: Poison::default() }
+        Pool { state: Mutex::default(), poison: Poison::default() }
     }
 
-    fn set(&mut self, py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
-        self.options.set(name, value).map_err(|e| raise(py, e.code(), &e.to_string()))
+    fn set(&self, py: Python<'_>, name: &str, value: &str) -> PyResult<()> {
+        self.state(py)?.options.set(name, value).map_err(|e| raise(py, e.code(), &e.to_string()))
     }
 
-    fn get(&self, name: &str) -> Option<String> {
-        self.options.get(name)
+    fn get(&self, py: Python<'_>, name: &str) -> PyResult<Option<String>> {
+        Ok(self.state(py)?.options.get(name))
     }
 
     /// Checks everything and binds; on error nothing was started and nothing is bound.
-    fn open(&mut self, py: Python<'_>) -> PyResult<()> {
-        if self.manager.is_some() {
+    fn open(&self, py: Python<'_>) -> PyResult<()> {
+        let mut state = self.state(py)?;
+        if state.manager.is_some() {
             return Err(raise(py, Code::WrongState, "the pool is open"));
         }
-        let manager = Manager::open(self.options.clone(), Mode::Fork(Box::new(PythonHost)));
+        let manager = Manager::open(state.options.clone(), Mode::Fork(Box::new(PythonHost)));
         let mut manager = manager.map_err(|e| raise(py, e.code(), &e.to_string()))?;
-        if let Some(image) = &self.image {
+        if let Some(image) = &state.image {
             manager.set_image(image.clone());
         }
-        self.manager = Some(manager);
+        state.manager = Some(manager);
         Ok(())
     }
 
     /// How this program is started again: what an upgrade executes.
-    fn set_image(&mut self, argv: Vec<OsString>) {
+    fn set_image(&self, py: Python<'_>, argv: Vec<OsString>) -> PyResult<()> {
         let image = Image::new(argv);
-        if let Some(manager) = &mut self.manager {
+        let mut state = self.state(py)?;
+        if let Some(manager) = &mut state.manager {
             manager.set_image(image.clone());
         }
-        self.image = Some(image);
+        state.image = Some(image);
+        Ok(())
     }
 
     /// Notes the wish for a new image; a later step carries it out.
-    fn upgrade(&mut self, py: Python<'_>) -> PyResult<u64> {
-        Ok(self.running(py)?.upgrade())
+    fn upgrade(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.state(py)?.running(py)?.upgrade())
     }
 
     /// Whether the next step replaces this process's image.
     #[getter]
-    fn upgrade_is_due(&self) -> bool {
-        self.manager.as_ref().is_some_and(Manager::change_over_is_due)
+    fn upgrade_is_due(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.state(py)?.manager.as_ref().is_some_and(Manager::change_over_is_due))
     }
 
-    fn listener(&self, index: usize) -> Option<i32> {
-        self.manager.as_ref().and_then(|manager| manager.listener(index))
+    fn listener(&self, py: Python<'_>, index: usize) -> PyResult<Option<i32>> {
+        Ok(self.state(py)?.manager.as_ref().and_then(|manager| manager.listener(index)))
     }
 
-    fn addresses(&self) -> Vec<String> {
-        self.manager.as_ref().map(Manager::addresses).unwrap_or_default()
+    fn addresses(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        Ok(self.state(py)?.manager.as_ref().map(Manager::addresses).unwrap_or_default())
     }
 
     /// 0 nothing, 1 events wait, 2 this process is a worker, 3 the pool has ended.
-    fn step(&mut self, py: Python<'_>, timeout_ms: i64) -> PyResult<i32> {
+    fn step(&self, py: Python<'_>, timeout_ms: i64) -> PyResult<i32> {
         // Fork needs the GIL, and step may fork at any point: the wait is done here, without it, and the step does not wait.
-        let manager = self.running(py)?;
+        let mut state = self.state(py)?;
+        let manager = state.running(py)?;
         manager.wait_without(timeout_ms, |wait| py.detach(wait)).map_err(|e| raise(py, e.code(), &e.to_string()))?;
         let step = manager.step(0).map_err(|e| raise(py, e.code(), &e.to_string()))?;
         Ok(match step {
             Step::Idle => 0,
             Step::Notices => 1,
             Step::Worker(worker) => {
-                self.worker = Some(worker);
+                state.worker = Some(worker);
                 2
             }
             Step::Ended { code, .. } => {
-                self.exit_code = code;
+                state.exit_code = code;
                 3
             }
         })
     }
 
     #[getter]
-    fn exit_code(&self) -> i32 {
-        self.exit_code
+    fn exit_code(&self, py: Python<'_>) -> PyResult<i32> {
+        Ok(self.state(py)?.exit_code)
     }
 
-    fn signal(&mut self, py: Python<'_>, number: i32) -> PyResult<()> {
-        self.running(py)?.signal(number);
+    fn signal(&self, py: Python<'_>, number: i32) -> PyResult<()> {
+        self.state(py)?.running(py)?.signal(number);
         Ok(())
     }
 
-    fn reload(&mut self, py: Python<'_>, reason: &str) -> PyResult<u64> {
-        Ok(self.running(py)?.reload(reason))
+    fn reload(&self, py: Python<'_>, reason: &str) -> PyResult<u64> {
+        Ok(self.state(py)?.running(py)?.reload(reason))
     }
 
-    fn scale(&mut self, py: Python<'_>, workers: u32) -> PyResult<u64> {
-        Ok(self.running(py)?.scale(workers))
+    fn scale(&self, py: Python<'_>, workers: u32) -> PyResult<u64> {
+        Ok(self.state(py)?.running(py)?.scale(workers))
     }
 
-    fn stop(&mut self, py: Python<'_>) -> PyResult<u64> {
-        Ok(self.running(py)?.stop())
+    fn stop(&self, py: Python<'_>) -> PyResult<u64> {
+        Ok(self.state(py)?.running(py)?.stop())
     }
 
-    fn quit(&mut self, py: Python<'_>) -> PyResult<()> {
-        self.running(py)?.quit();
+    fn quit(&self, py: Python<'_>) -> PyResult<()> {
+        self.state(py)?.running(py)?.quit();
         Ok(())
     }
 
     /// The oldest event as a dict, or None.
-    fn next_event<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let Some(notice) = self.running(py)?.next_notice() else {
+    fn next_event<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Some(notice) = self.state(py)?.running(py)?.next_notice() else {
             return Ok(None);
         };
         let dict = PyDict::new(py);
@@ -212,8 +229,8 @@ impl Pool {
     }
 
     /// In a new worker, once: its link to the manager.
-    fn worker(&mut self, py: Python<'_>) -> PyResult<Worker> {
-        match self.worker.take() {
+    fn worker(&self, py: Python<'_>) -> PyResult<Worker> {
+        match self.state(py)?.worker.take() {
             Some(worker) => Ok(Worker::of(worker)),
             None => Err(raise(py, Code::WrongState, "this process is not a new worker of the pool")),
         }

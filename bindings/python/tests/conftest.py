@@ -85,6 +85,15 @@ def nothing_left_behind():
         process.reap()
 
 
+def connects(path):
+    """Whether somebody listens on a unix socket; its file is there a moment before."""
+    try:
+        fcgi.connect(path, 5.0).close()
+        return True
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+
+
 @contextmanager
 def under_load(ask, clients=4):
     """`ask` again and again by several threads; yields (what it returned, what it raised), to which they are added."""

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import fcgi
+from conftest import connects
 from process import Process, children, wait_until
 
 APP = """
@@ -28,7 +29,7 @@ def run(folder, code, stdin=subprocess.DEVNULL, up=None):
     program.write_text(APP + code)
     process = Process([sys.executable, "-X", "dev", "-W", "error", program], folder, stdin=stdin)
     if up:
-        wait_until("up", lambda: os.path.exists(f"{folder}/{up}") or not process.running())
+        wait_until("up", lambda: connects(f"{folder}/{up}") or not process.running())
     return process
 
 

@@ -61,7 +61,7 @@ def test_a_panic_in_a_worker_ends_that_worker_and_not_the_pool(serve):
     from fcgiguard import _fcgiguard
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/panic":
-            _fcgiguard._panic_in("finish")
+            _fcgiguard._panic_in("answer")
         start_response("200 OK", [])
         return [str(os.getpid()).encode()]
     """
@@ -69,21 +69,39 @@ def test_a_panic_in_a_worker_ends_that_worker_and_not_the_pool(serve):
         first = site.ask().body
         with pytest.raises(fcgi.Closed):
             site.ask({"PATH_INFO": "/panic"})
-        wait_until("said", lambda: "InternalError: finish: forced in finish" in site.log())
+        wait_until("said", lambda: "InternalError: answer: forced in answer" in site.log())
         assert site.ask().body not in (b"", first)
 
 
-def test_a_pool_of_another_thread_is_refused_in_words():
-    pool, caught = fcgiguard.Pool(listen="unix:/nowhere"), []
+def test_a_pool_may_change_its_thread_and_is_refused_in_words_to_two_at_once(folder):
+    pool, found = fcgiguard.Pool(listen=f"unix:{folder}/s", workers=1), []
 
-    def use():
-        try:
-            pool.open()
-        except BaseException as error:
-            caught.append(error)
+    def elsewhere(use):
+        def run():
+            try:
+                found.append(use())
+            except fcgiguard.Error as error:
+                found.append(error)
+        return threading.Thread(target=run)
 
-    thread = threading.Thread(target=use)
-    thread.start()
-    thread.join()
-    assert [type(error) for error in caught] == [fcgiguard.UsageError] and "thread" in str(caught[0])
-    assert not os.path.exists("/nowhere")
+    opening = elsewhere(pool.open)
+    opening.start()
+    opening.join()
+    assert found == [None] and pool.addresses == [f"unix:{folder}/s"]
+    pool.stop()
+    # Steps of several threads meet now and then: each goes through, or is refused.
+    threads = [elsewhere(lambda: pool.option("workers")) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while pool.step(0.01) != 3:
+        pass
+    for thread in threads:
+        thread.join()
+    for each in found[1:]:
+        assert each == "1" or isinstance(each, fcgiguard.UsageError) and "another thread" in str(each)
+    # The last reference may go in any thread, too.
+    last = [pool]
+    del pool, threads
+    dropping = threading.Thread(target=last.clear)
+    dropping.start()
+    dropping.join()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fcgi
 import pytest
-from conftest import under_load
+from conftest import connects, under_load
 from process import Process, children, wait_until
 
 APP = """
@@ -56,7 +56,7 @@ def load(address, clients=4):
 def program(folder, text=PROGRAM, argv=()):
     Path(folder, "program.py").write_text(textwrap.dedent(text))
     with Process([sys.executable, *argv, "program.py"], folder, env={"PYTHONDONTWRITEBYTECODE": "1"}) as running:
-        wait_until("up", lambda: os.path.exists(f"{folder}/app.sock") or not running.running())
+        wait_until("up", lambda: connects(f"{folder}/app.sock") or not running.running())
         assert fcgi.request(f"{folder}/app.sock").body == b"one", running.output()
         # The first one answers before the second is started.
         wait_until("both workers", lambda: len(children(running.pid)) == 2, 30.0)

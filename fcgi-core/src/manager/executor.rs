@@ -33,8 +33,8 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 
-/// How a host makes a process of itself.
-pub trait Host {
+/// How a host makes a process of itself. A pool may be moved to another thread, its host with it.
+pub trait Host: Send {
     /// Forks in the host's own way: the child's id, 0 in the child, or an error.
     fn fork(&mut self) -> std::io::Result<i32>;
 }

@@ -6,14 +6,12 @@ import logging
 import os
 import signal
 import socket
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Iterator
 
 from . import upgrading
 from ._fcgiguard import NativePool, Worker
-from .errors import make
 
 log = logging.getLogger("fcgiguard")
 
@@ -50,21 +48,14 @@ class Pool:
     def __init__(self, *, image: Sequence[str | os.PathLike[str]] | None = None, **options: Any) -> None:
         """`image`: program and arguments that an upgrade executes; the default is how this program was started. Empty: upgrades
         are refused."""
-        self._pool = NativePool()
-        self._thread = threading.get_ident()
+        # Any thread may use it, one at a time; `manage`, which handles signals, is for the main one.
+        self._native = NativePool()
         self._worker: Worker | None = None
         self._image = upgrading.this() if image is None else [os.fspath(word) for word in image]
         for name, value in options.items():
             for item in value if isinstance(value, (list, tuple)) else [value]:
                 if item is not None:
                     self._native.set(name, str(item).lower() if isinstance(item, bool) else str(item))
-
-    @property
-    def _native(self) -> NativePool:
-        # A manager's signals and children are one thread's; a fork keeps the thread's number.
-        if threading.get_ident() != self._thread:
-            raise make(-106, "wrong_state", "a pool belongs to the thread that made it")
-        return self._pool
 
     @property
     def exit_code(self) -> int:

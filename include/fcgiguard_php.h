@@ -33,19 +33,19 @@ int32_t fcgiguard_client_connect(fcgiguard_client *client,
                                  const char *address,
                                  fcgiguard_error *error);
 int32_t fcgiguard_client_param(fcgiguard_client *client,
-                               const uint8_t *name,
+                               const char *name,
                                size_t name_len,
-                               const uint8_t *value,
+                               const char *value,
                                size_t value_len,
                                fcgiguard_error *error);
 int32_t fcgiguard_client_begin(fcgiguard_client *client,
                                fcgiguard_error *error);
 int64_t fcgiguard_client_write(fcgiguard_client *client,
-                               const uint8_t *input,
+                               const char *input,
                                size_t len,
                                fcgiguard_error *error);
 int64_t fcgiguard_client_write_data(fcgiguard_client *client,
-                                    const uint8_t *input,
+                                    const char *input,
                                     size_t len,
                                     fcgiguard_error *error);
 int32_t fcgiguard_client_end(fcgiguard_client *client, fcgiguard_error *error);
@@ -201,11 +201,11 @@ int64_t fcgiguard_request_read_data(fcgiguard_request *request,
                                     size_t len,
                                     fcgiguard_error *error);
 int64_t fcgiguard_request_write(fcgiguard_request *request,
-                                const uint8_t *input,
+                                const char *input,
                                 size_t len,
                                 fcgiguard_error *error);
 int64_t fcgiguard_request_write_error(fcgiguard_request *request,
-                                      const uint8_t *input,
+                                      const char *input,
                                       size_t len,
                                       fcgiguard_error *error);
 int32_t fcgiguard_request_send_file(fcgiguard_request *request,
@@ -232,7 +232,7 @@ const char *fcgiguard_option_kind(const char *name);
 fcgiguard_trace *fcgiguard_trace_new(const char *side);
 void fcgiguard_trace_free(fcgiguard_trace *trace);
 int32_t fcgiguard_trace_feed(fcgiguard_trace *trace,
-                             const uint8_t *input,
+                             const char *input,
                              size_t len,
                              fcgiguard_error *error);
 int32_t fcgiguard_trace_finish(fcgiguard_trace *trace, fcgiguard_error *error);

@@ -83,7 +83,7 @@ static void handles(void)
     CHECK(error && probe && pool && client);
     memory_goes();
     for (n = 0; n < 20000; n++) {
-        result = fcgiguard_pool_set(pool, "listen", "unix:/tmp/somewhere-with-a-name-of-some-length.sock", error);
+        result = fcgiguard_pool_set(pool, n < 100 ? "listen" : "log", "unix:/tmp/somewhere-with-a-name-of-some-length.sock", error);
         CHECK(fine(result));
         if (result < 0) refused++;
         result = fcgiguard_probe_run(probe, "unix:/nowhere/at-all", &report, error);

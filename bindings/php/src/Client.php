@@ -30,10 +30,6 @@ final class Client
     private readonly FFI $ffi;
     private FFI\CData $handle;
     private readonly Scratch $scratch;
-    /** @var array<int, FFI\CData> */
-    private array $buffers = [];
-    /** @var array<int, int> */
-    private array $sizes = [self::PIECE, 0];
     private bool $connected = false;
     private int $turn = 0;
     private bool $open = false;
@@ -203,7 +199,7 @@ final class Client
         }
         foreach ($params as $name => $value) {
             [$name, $value] = [(string) $name, (string) $value];
-            $this->call('param', $this->bytes($name, 0), strlen($name), $this->bytes($value, 1), strlen($value));
+            $this->call('param', $name, strlen($name), $value, strlen($value));
         }
         $this->call('begin');
         $this->open = true;
@@ -230,21 +226,8 @@ final class Client
         for ($at = 0; $at < strlen($bytes); $at += $taken) {
             $piece = substr($bytes, $at, self::PIECE);
             // Fewer than given, and then limit_exceeded, come only while `hold` bytes of the answer wait.
-            $taken = $this->call('write', $this->bytes($piece, 0), strlen($piece));
+            $taken = $this->call('write', $piece, strlen($piece));
         }
-    }
-
-    /** A copy of the bytes for C, good until the next one in the same of two places. */
-    private function bytes(string $bytes, int $place): FFI\CData
-    {
-        $length = strlen($bytes);
-        if ($length > $this->sizes[$place]) {
-            $this->sizes[$place] = max($length, 1024);
-            $this->buffers[$place] = $this->ffi->new("uint8_t[{$this->sizes[$place]}]");
-        }
-        $buffer = $this->buffers[$place] ?? $this->scratch->buffer;
-        FFI::memcpy($buffer, $bytes, $length);
-        return $buffer;
     }
 
     /** Calls fcgiguard_client_NAME with the handle, the arguments and the client's own error object. */

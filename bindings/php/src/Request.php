@@ -269,9 +269,8 @@ final class Request
     /** A line for the web server's error log. */
     public function error(string $text): void
     {
-        foreach ($this->gone || $text === '' ? [] : str_split($text, self::PIECE) as $piece) {
-            FFI::memcpy($this->scratch->buffer, $piece, strlen($piece));
-            $this->sent($this->ffi->fcgiguard_request_write_error($this->live(), $this->scratch->buffer, strlen($piece), $this->scratch->error));
+        if (!$this->gone && $text !== '') {
+            $this->sent($this->ffi->fcgiguard_request_write_error($this->live(), $text, strlen($text), $this->scratch->error));
         }
     }
 
@@ -347,17 +346,7 @@ final class Request
         $this->head();
         // As under PHP's own servers; RFC 3875, 4.3.3, and HAProxy answers 502 to a HEAD with a body.
         if ($this->method() !== 'HEAD') {
-            $this->send($bytes);
-        }
-    }
-
-    private function send(string $bytes): void
-    {
-        foreach (strlen($bytes) <= self::PIECE ? [$bytes] : str_split($bytes, self::PIECE) as $piece) {
-            FFI::memcpy($this->scratch->buffer, $piece, strlen($piece));
-            if (!$this->sent($this->ffi->fcgiguard_request_write($this->live(), $this->scratch->buffer, strlen($piece), $this->scratch->error))) {
-                return;
-            }
+            $this->sent($this->ffi->fcgiguard_request_write($this->live(), $bytes, strlen($bytes), $this->scratch->error));
         }
     }
 

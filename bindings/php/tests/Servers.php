@@ -100,11 +100,13 @@ final class Servers
         return $this->start($name, $command, "$this->folder/$name.sock");
     }
 
-    public function fpm(string $name, int $workers): int
+    /** @param array<string, string> $ini of its php_admin_value */
+    public function fpm(string $name, int $workers, array $ini = []): int
     {
+        $values = implode('', array_map(static fn (string $key, string $value): string => "php_admin_value[$key] = $value\n", array_keys($ini), $ini));
         $fpm = max(glob('/usr/sbin/php-fpm*') ?: ['']);
         $user = posix_geteuid() === 0 ? "user = root\ngroup = root\n" : '';
-        file_put_contents("$this->folder/$name.conf", "[global]\nerror_log = $this->folder/$name.log\ndaemonize = no\n[www]\n{$user}listen = $this->folder/$name.sock\npm = static\npm.max_children = $workers\n");
+        file_put_contents("$this->folder/$name.conf", "[global]\nerror_log = $this->folder/$name.log\ndaemonize = no\n[www]\n{$user}listen = $this->folder/$name.sock\npm = static\npm.max_children = $workers\n$values");
         return $this->start($name, [$fpm, '-F', '-R', '-d', 'opcache.enable=1', '-y', "$this->folder/$name.conf"], "$this->folder/$name.sock");
     }
 

@@ -302,9 +302,9 @@ impl Template {
     }
 }
 
-/// Variables that speak to this process and not to its workers.
+/// Variables that speak to this process and not to its workers. Where a language finds the library is the workers' business.
 fn is_ours(name: &OsStr) -> bool {
-    name.as_bytes().starts_with(b"FCGIGUARD_")
+    (name.as_bytes().starts_with(b"FCGIGUARD_") && name != "FCGIGUARD_LIB")
         || [
             "LISTEN_PID",
             "LISTEN_FDS",

@@ -128,7 +128,8 @@ fn read(file: &str) -> Result<Pools, Vec<String>> {
 }
 
 /// What is said of a pool with several addresses: nothing tells from outside whether a program will accept on all of them.
-const SEVERAL: &str = "the program has to accept on every address (LISTEN_FDS has their number, the first is descriptor 0 too); \
+const SEVERAL: &str =
+    "the program has to accept on every address (LISTEN_FDS has their number, the first is descriptor 0 too); \
     one that serves descriptor 0 alone leaves clients of the others without an answer: give it a pool for each address";
 
 /// `fcgiguard check FILE`.

@@ -127,6 +127,11 @@ fn read(file: &str) -> Result<Pools, Vec<String>> {
     Ok(pools.into_iter().map(|pool| (pool.options, pool.command)).collect())
 }
 
+/// What is said of a pool with several addresses: nothing tells from outside whether a program will accept on all of them.
+const SEVERAL: &str =
+    "the program has to accept on every address (LISTEN_FDS has their number, the first is descriptor 0 too); \
+    one that serves descriptor 0 alone leaves clients of the others without an answer: give it a pool for each address";
+
 /// `fcgiguard check FILE`.
 pub fn check(args: Vec<OsString>) -> ExitCode {
     let file = match args.as_slice() {
@@ -155,6 +160,9 @@ pub fn check(args: Vec<OsString>) -> ExitCode {
                 let command: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
                 let listen = if options.listen.is_empty() { "fd:0".to_owned() } else { options.listen.join(", ") };
                 println!("pool {}: {} on {listen}", options.name, command.join(" "));
+                if options.listen.len() > 1 {
+                    println!("pool {}: {SEVERAL}", options.name);
+                }
             }
             println!("{file}: no faults");
             ExitCode::SUCCESS
@@ -197,6 +205,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     for pool in group.pools() {
         let text = format!("listening on {}", pool.addresses().join(", "));
         log.tell(&notice(&pool.options().name, "listening", text));
+        if pool.options().listen.len() > 1 {
+            log.tell(&notice(&pool.options().name, "listening", SEVERAL.to_owned()));
+        }
     }
     match group.run(|n| log.tell(n)) {
         Ok((code, reason)) => {

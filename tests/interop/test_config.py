@@ -74,3 +74,12 @@ def test_an_entry_of_env_may_contain_commas(fcgiguard, folder):
     with Process([fcgiguard, "run", "--workers", "1", "--listen", f"unix:{folder}/s", *argv], folder, name="run"):
         wait_until("the worker wrote", lambda: out.exists() and out.read_text())
         assert out.read_text() == "1,2,3 x"
+
+
+def test_check_says_what_several_addresses_ask_of_a_program(fcgiguard, folder):
+    file = f"{folder}/several.toml"
+    with open(file, "w") as out:
+        out.write(f"[pool.a]\nlisten = ['unix:{folder}/1', 'unix:{folder}/2']\ncommand = ['sleep', '1']\n[pool.b]\nlisten = 'unix:{folder}/3'\ncommand = ['sleep', '1']\n")
+    done = check(fcgiguard, file)
+    assert done.returncode == 0 and done.stdout.count("accept on every address") == 1, done
+    assert "pool a: the program has to accept on every address" in done.stdout, done.stdout

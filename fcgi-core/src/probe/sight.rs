@@ -1,6 +1,7 @@
 //! Looks at local servers from outside: kernel tables and /proc. What it finds is judged in `verdict`.
 //!
-//! Each source is read once for all targets that ask within its age, so that hundreds of hung targets cost one reading.
+//! Each source is read once for all targets that ask within its age, so that hundreds of hung targets cost one reading. On a machine
+//! so busy that a reading takes longer than that, it may be used for as long as it took: reading is at most half of the time.
 
 use super::verdict::{Evidence, Holders};
 use crate::sys::net::{self, SockAddr};
@@ -8,6 +9,7 @@ use crate::sys::netlink::{is_local, Diag, Queue, TcpTable, UnixTable};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 /// How old, in microseconds, a reading may be to be used again: below it nobody can tell the difference.
 const AGE_US: u64 = 100_000;
@@ -22,25 +24,49 @@ const LASTING_LOOK_AGE_US: u64 = 200_000;
 /// The first sample of a queue, to compare with the last.
 #[derive(Debug, Default)]
 pub(super) struct Baseline {
+    /// When the reading was begun that it is from: it is compared with a later one.
+    at: u64,
     waiting: u32,
     accepted: BTreeSet<u32>,
+}
+
+/// What a source said.
+#[derive(Debug)]
+struct Reading<T> {
+    /// When it was begun, and how long it took.
+    at: u64,
+    took: u64,
+    value: T,
+}
+
+impl<T> Reading<T> {
+    fn of(now: u64, read: impl FnOnce() -> Option<T>) -> Option<Reading<T>> {
+        let begun = Instant::now();
+        let value = read()?;
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Some(Reading { at: now, took, value })
+    }
+
+    fn is_fresh(&self, now: u64, age: u64) -> bool {
+        now.saturating_sub(self.at) < age.max(self.took.saturating_mul(2))
+    }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Sight {
     diag: Option<Diag>,
     blind: bool,
-    /// Reading, its time, and whether it has the accepted connections too.
-    unix: Option<(u64, bool, UnixTable)>,
+    /// And whether it has the accepted connections too.
+    unix: Option<Reading<(bool, UnixTable)>>,
     /// The same, with the port it was asked for (0: all).
-    tcp: Option<(u64, bool, u16, TcpTable)>,
+    tcp: Option<Reading<(bool, u16, TcpTable)>>,
     /// Whether other ports will be asked for, so that one reading should have them all.
     pub many: bool,
     /// For a host that probes for ever: the shortest timeout there was.
     lasting: Option<u64>,
     local: HashMap<IpAddr, bool>,
     /// Socket inode to the processes that hold it.
-    holders: Option<(u64, HashMap<u32, Vec<i32>>)>,
+    holders: Option<Reading<HashMap<u32, Vec<i32>>>>,
 }
 
 impl Sight {
@@ -63,7 +89,7 @@ impl Sight {
 
     /// The listen queue of a local address.
     pub fn queue(&mut self, addr: &SockAddr, now: u64) -> Option<Queue> {
-        Some(self.listener(addr, now, false)?.queue)
+        Some(self.listener(addr, now, false, None)?.queue)
     }
 
     /// Looks at the server of `addr`, and at the connection `fd` to it. The processes are only searched when the
@@ -76,13 +102,14 @@ impl Sight {
         last: bool,
         now: u64,
     ) -> Evidence {
-        let Some(listener) = self.listener(addr, now, true) else {
+        let than = baseline.as_ref().filter(|_| last).map(|baseline| baseline.at);
+        let Some(listener) = self.listener(addr, now, true, than) else {
             return Evidence::default();
         };
-        let accepted = match (addr, &self.unix, &self.tcp) {
-            (SockAddr::Unix(path), Some((.., table)), _) => table.accepted(path),
-            (SockAddr::Inet(inet), _, Some((.., table))) => table.accepted(*inet),
-            _ => BTreeSet::new(),
+        let (at, accepted) = match (addr, &self.unix, &self.tcp) {
+            (SockAddr::Unix(path), Some(reading), _) => (reading.at, reading.value.1.accepted(path)),
+            (SockAddr::Inet(inet), _, Some(reading)) => (reading.at, reading.value.2.accepted(*inet)),
+            _ => (now, BTreeSet::new()),
         };
         let mut evidence = Evidence {
             queue: Some(listener.queue),
@@ -105,12 +132,19 @@ impl Sight {
                 evidence.listener_stopped = can_run(pid).map(|can| !can);
             }
         } else {
-            *baseline = Some(Baseline { waiting: listener.queue.waiting, accepted });
+            *baseline = Some(Baseline { at, waiting: listener.queue.waiting, accepted });
         }
         evidence
     }
 
-    fn listener(&mut self, addr: &SockAddr, now: u64, with_accepted: bool) -> Option<crate::sys::netlink::Listener> {
+    /// `than`: the reading has to be a later one than that of this time.
+    fn listener(
+        &mut self,
+        addr: &SockAddr,
+        now: u64,
+        with_accepted: bool,
+        than: Option<u64>,
+    ) -> Option<crate::sys::netlink::Listener> {
         if self.blind {
             return None;
         }
@@ -124,13 +158,15 @@ impl Sight {
                 diag
             }
         };
-        let fresh = |at: u64| now.saturating_sub(at) < age;
+        let later = |at: u64| than.is_none_or(|than| at > than);
         match addr {
             SockAddr::Unix(path) => {
-                if !matches!(&self.unix, Some((at, all, _)) if fresh(*at) && (*all || !with_accepted)) {
-                    self.unix = Some((now, with_accepted, diag.unix_table(with_accepted).ok()?));
+                let fresh = |r: &Reading<(bool, UnixTable)>| r.is_fresh(now, age) && later(r.at);
+                if !self.unix.as_ref().is_some_and(|r| fresh(r) && (r.value.0 || !with_accepted)) {
+                    let read = || Some((with_accepted, diag.unix_table(with_accepted).ok()?));
+                    self.unix = Some(Reading::of(now, read)?);
                 }
-                self.unix.as_ref()?.2.find(path)
+                self.unix.as_ref()?.value.1.find(path)
             }
             SockAddr::Inet(inet) => {
                 if !*self.local.entry(inet.ip()).or_insert_with(|| is_local(inet.ip())) {
@@ -138,10 +174,12 @@ impl Sight {
                 }
                 let port = if self.many { 0 } else { inet.port() };
                 let fits = |known: u16| known == 0 || known == inet.port();
-                if !matches!(&self.tcp, Some((at, all, p, _)) if fresh(*at) && fits(*p) && (*all || !with_accepted)) {
-                    self.tcp = Some((now, with_accepted, port, diag.tcp_table(port, with_accepted).ok()?));
+                let fresh = |r: &Reading<(bool, u16, TcpTable)>| r.is_fresh(now, age) && later(r.at) && fits(r.value.1);
+                if !self.tcp.as_ref().is_some_and(|r| fresh(r) && (r.value.0 || !with_accepted)) {
+                    let read = || Some((with_accepted, port, diag.tcp_table(port, with_accepted).ok()?));
+                    self.tcp = Some(Reading::of(now, read)?);
                 }
-                self.tcp.as_ref()?.3.find(*inet)
+                self.tcp.as_ref()?.value.2.find(*inet)
             }
         }
     }
@@ -149,10 +187,10 @@ impl Sight {
     /// Who holds any of these sockets; None if nobody is found, which means that we may not see them: the kernel
     /// closes a socket that nobody holds.
     fn holders(&mut self, inodes: &BTreeSet<u32>, now: u64) -> Option<Holders> {
-        if !matches!(&self.holders, Some((at, _)) if now.saturating_sub(*at) < self.age()) {
-            self.holders = Some((now, scan()));
+        if !self.holders.as_ref().is_some_and(|reading| reading.is_fresh(now, self.age())) {
+            self.holders = Reading::of(now, || Some(scan()));
         }
-        let (_, all) = self.holders.as_ref()?;
+        let all = &self.holders.as_ref()?.value;
         let pids: BTreeSet<i32> = inodes.iter().filter_map(|inode| all.get(inode)).flatten().copied().collect();
         let mut found = Holders::default();
         for pid in pids {
@@ -193,4 +231,18 @@ fn can_run(pid: i32) -> Option<bool> {
     let after = stat.iter().rposition(|&b| b == b')')?;
     let state = stat.get(after + 2)?;
     Some(!matches!(state, b'T' | b't' | b'Z' | b'X' | b'x'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_that_took_long_is_used_for_as_long_as_it_took() {
+        let quick = Reading { at: 1_000, took: 10, value: () };
+        assert!(quick.is_fresh(1_999, 1_000) && !quick.is_fresh(2_000, 1_000));
+        // It ends at 6,000: hundreds of targets that ask now are told by it, and not by a reading of their own.
+        let slow = Reading { at: 1_000, took: 5_000, value: () };
+        assert!(slow.is_fresh(10_999, 1_000) && !slow.is_fresh(11_000, 1_000));
+    }
 }

@@ -10,11 +10,12 @@ import argparse
 import http.client
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -112,6 +113,17 @@ def main():
     begun = time.monotonic()
     folder = tempfile.mkdtemp(prefix="fg-", dir="/tmp")
     os.chmod(folder, 0o755)
+
+    def ended(number, _frame):
+        """The lanes are threads in the middle of something: what they started is ended for them."""
+        for pid in process.descendants(os.getpid()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGTERM, ended)
+    signal.signal(signal.SIGINT, ended)
     docroot = Path(folder) / "www"
     docroot.mkdir()
     (docroot / "x").symlink_to(workers.PROGRAMS / "worker.php")

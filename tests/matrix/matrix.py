@@ -116,9 +116,11 @@ def main():
 
     def ended(number, _frame):
         """The lanes are threads in the middle of something: what they started is ended for them."""
-        for pid in process.descendants(os.getpid()):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Again until there is none: who was started meanwhile is an orphan, and ours.
+        while left := process.descendants(os.getpid()):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(128 + number)
 

@@ -6,7 +6,7 @@ All answer the same mini-protocol, selected by the query string (do=NAME), with 
   fixed n         the same with Content-Length               slow n ms   the pattern in four pieces, flushed, ms after each
   late ms         "late" after ms                            empty       a head alone
   status          404, two cookies, "not here"               headers n   X-H-0 ... X-H-(n-1)
-  stderr mark     mark to STDERR, "said"
+  stderr mark     "stderr:" and mark to STDERR, "said"
   die when        KILL to itself: before anything is said, or after 100000 bytes (length: of 400000 announced; chunked: of unsaid many)
 The pattern is byte i of every block of 65521 bytes: (i * 31 + (i >> 8) * 17) mod 256.
 """

@@ -62,7 +62,7 @@ function answer(array $env, $in, callable $header, callable $status, callable $o
         for ($i = 0; $i < $n; $i++) $header("X-H-$i", "value-$i");
         $out("headers\n");
     } elseif ($do === 'stderr') {
-        $err($arg['mark']);
+        $err("stderr:{$arg['mark']}");
         $out("said\n");
     } elseif ($do === 'die') {
         if ($arg['when'] !== 'before') {

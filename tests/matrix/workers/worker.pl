@@ -62,7 +62,7 @@ sub answer {
         $head->(map { "X-H-$_: value-$_\r\n" } 0 .. $n - 1);
         $out->("headers\n");
     } elsif ($do eq 'stderr') {
-        $err->("$arg{mark}\n");
+        $err->("stderr:$arg{mark}\n");
         $head->();
         $out->("said\n");
     } elsif ($do eq 'die') {

@@ -69,7 +69,7 @@ def application(environ, start_response):
         head(*((f"X-H-{i}", f"value-{i}") for i in range(n)))
         return [b"headers\n"]
     if do == "stderr":
-        environ["wsgi.errors"].write(arg["mark"] + "\n")
+        environ["wsgi.errors"].write(f"stderr:{arg['mark']}\n")
         environ["wsgi.errors"].flush()
         head()
         return [b"said\n"]

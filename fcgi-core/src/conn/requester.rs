@@ -274,4 +274,28 @@ mod tests {
         conn.abort(2, &mut out);
         assert_eq!(out, [1, 2, 0, 2, 0, 0, 0, 0]);
     }
+
+    #[test]
+    fn values_are_taken_up_to_their_limit_and_a_bad_pair_is_found_where_it_stands() {
+        let mut conn = RequesterConn::new(Limits { values_bytes: 4, ..Limits::default() });
+        let mut out = Vec::new();
+        conn.get_values(&["A"], &mut out).unwrap();
+        assert_eq!(out[..8], [1, 9, 0, 0, 0, 3, 5, 0], "padded to eight");
+        let (good, large, cut) = (
+            [1, 10, 0, 0, 0, 4, 0, 0, 1, 1, b'A', b'1'],
+            [1, 10, 0, 0, 0, 5, 0, 0],
+            [1, 10, 0, 0, 0, 4, 0, 0, 0, 0, 2, 9],
+        );
+        assert_eq!(good.len(), 12);
+        let mut input = &good[..];
+        assert!(matches!(conn.receive(&mut input).unwrap(), Some(AnswerEvent::Values(v)) if v.len() == 1));
+        assert_eq!((conn.received(), conn.active(), conn.is_at_boundary()), (12, 0, true));
+        let wrong = conn.receive(&mut &cut[..]).unwrap_err();
+        assert_eq!(wrong.offset, 12 + 8 + 2, "the second pair of the second record");
+        let mut conn = RequesterConn::new(Limits { values_bytes: 4, ..Limits::default() });
+        let (mut one, mut begun) = (&large[..], Vec::new());
+        conn.begin(Role::Responder, false, &mut begun).unwrap();
+        assert_eq!(conn.active(), 1);
+        assert!(conn.receive(&mut one).is_err() || conn.receive(&mut &[0u8][..]).is_err(), "one byte too many");
+    }
 }

@@ -497,3 +497,31 @@ fn answer_values(
     }
     encode::get_values_result(&asked, out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_idle_only_between_requests_and_records_and_with_nothing_to_write() {
+        let mut conn = ResponderConn::new(Limits::default(), Capabilities::default());
+        assert!(conn.is_idle() && conn.active() == 0);
+        let mut half = &[1u8, 1, 0][..];
+        assert!(conn.receive(&mut half).unwrap().is_none());
+        assert!(!conn.is_idle(), "in a record");
+        conn.reset();
+        assert!(conn.is_idle());
+        // A management record that is not known is answered.
+        let mut unknown = &[1u8, 99, 0, 0, 0, 0, 0, 0][..];
+        let _ = conn.receive(&mut unknown).unwrap();
+        assert!(!conn.is_idle(), "an answer waits");
+        conn.output().clear();
+        assert!(conn.is_idle());
+        let mut begin = Vec::new();
+        crate::encode::begin(1, Role::Responder, true, &mut begin);
+        let _ = conn.receive(&mut begin.as_slice()).unwrap();
+        assert_eq!((conn.active(), conn.is_idle()), (1, false), "in a request");
+        conn.reset();
+        assert_eq!((conn.active(), conn.is_idle()), (0, true));
+    }
+}

@@ -161,7 +161,10 @@ impl Listener {
         if file.owner != std::process::id() {
             return;
         }
-        if net::file_identity(&file.path).ok() == Some(file.identity) {
+        let look = || net::file_identity(&file.path);
+        // Asked again where the system was short of something: a file that cannot be looked at stays.
+        let found = look().or_else(|error| if error.kind() == io::ErrorKind::NotFound { Err(error) } else { look() });
+        if found.ok() == Some(file.identity) {
             // Nothing to be done where it fails: the next start finds it stale.
             let _ = std::fs::remove_file(&file.path);
             let _ = std::fs::remove_file(&file.lock);

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -88,9 +89,8 @@ def test_a_workers_words_steer_no_terminal_and_forge_no_log_line(fcgiguard, fold
         assert b"\x1b" not in numbers
 
 
-def test_strangers_are_not_heard_on_the_notify_socket(root, fcgiguard, folder):
+def test_strangers_are_not_heard_on_the_notify_socket(fcgiguard, folder):
     """The socket's name is known to everybody on the machine; a message counts only from a worker's family."""
-    import socket
     names = lambda: {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "@" in line}
     before = names()
     argv = ["/usr/bin/python3", str(Path(__file__).parent / "apps" / "worker.py")]

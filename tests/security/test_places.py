@@ -139,7 +139,6 @@ def test_nobody_can_connect_before_the_sockets_mode_is_right(fcgiguard, folder):
     assert seen <= {0o600}, [oct(mode) for mode in seen]
 
 
-@pytest.mark.root
 def test_in_a_sticky_folder_of_another_user_nothing_of_theirs_is_touched(root, folder, programs):
     """A folder like /tmp, where another user was first: root's manager leaves their files alone, and theirs leaves root's."""
     shared = Path(folder, "shared")
@@ -159,7 +158,6 @@ def test_in_a_sticky_folder_of_another_user_nothing_of_theirs_is_touched(root, f
         assert fcgi.request(address).status == 200
 
 
-@pytest.mark.root
 def test_a_folder_of_a_deep_path_that_is_closed_to_us_is_named(root, folder, programs):
     Path(folder, "closed").mkdir(mode=0o700)
     as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]

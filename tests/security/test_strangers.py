@@ -1,13 +1,13 @@
 """The control socket and other users: who may connect, who may look, who may command."""
 import os
 import subprocess
+from contextlib import contextmanager
 
 import pytest
 
-from contextlib import contextmanager
-
+import fcgi
 from guard import pool
-from process import wait_until
+from process import free_port, wait_until
 
 OBSERVE = ("--cooperate", "observe", "--alive-after", "100ms")
 NOBODY, DAEMON = 65534, 1
@@ -89,3 +89,13 @@ def test_an_unknown_user_in_the_options_starts_nothing(fcgiguard, folder):
     done = subprocess.run([fcgiguard, "run", "--listen", f"{folder}/app.sock", "--control", f"{folder}/control", "--control-readers",
                            "nosuchuser", "--", "true"], capture_output=True, text=True, timeout=20)
     assert done.returncode == 3 and "nosuchuser" in done.stderr, done.stderr
+
+
+def test_over_tcp_nobody_is_known_so_nobody_may_do_anything(root, fcgiguard, folder, programs):
+    port = free_port()
+    argv = ["/usr/bin/python3", f"{programs}/worker.py"]
+    with pool(fcgiguard, folder, f"{folder}/app.sock", 1, argv, "--control", f"127.0.0.1:{port}", *OBSERVE) as manager:
+        for method, what in (("GET", "status"), ("POST", "stop"), ("POST", "reload"), ("GET", "metrics")):
+            answer = fcgi.request(f"127.0.0.1:{port}", {"REQUEST_METHOD": method, "SCRIPT_NAME": f"/{what}"})
+            assert answer.status == 403, (what, answer)
+        assert manager.running()

@@ -388,7 +388,8 @@ final class Request
         foreach ($lines as [, $line]) {
             $text .= "$line\r\n";
         }
-        $this->send("$text\r\n");
+        $text .= "\r\n";
+        $this->sent($this->ffi->fcgiguard_request_write($this->live(), $text, strlen($text), $this->scratch->error));
     }
 
     private function end(): void

@@ -127,7 +127,10 @@ for my $name (qw(managing_init handling_init sig_manager sig_handler pm_die pm_n
     *$name = sub {
         my ($this, @args) = @_;
         my $pids = join ',', map { "$_=$this->{PIDS}{$_}{pid}" } sort keys %{ $this->{PIDS} || {} };
-        print STDERR "call $$ " . $this->role . " $name [@args] pids $pids manager $this->{MANAGER_PID}\n";
+        # Not STDERR, which is the web server's while a request is served.
+        my $line = "call $$ " . $this->role . " $name [@args] pids $pids manager $this->{MANAGER_PID}\n";
+        require POSIX;
+        POSIX::write(2, $line, length $line);
         &{"FCGI::Guard::ProcManager::$name"}(@_);
     };
 }
@@ -140,6 +143,8 @@ $m = $app->{pid};
 $app->signal('HUP');
 $app->wait_for('reload through sig_manager', sub { $app->log_text =~ /reload done/ });
 my ($new) = $app->workers;
+# While one is leaving, the kernel's list of children may leave another out.
+$app->wait_for('the old ones have left', sub { my $log = $app->log_text; 2 == grep { $log =~ /server \(pid $_\) exited/ } @all });
 my ($c, $n) = $app->hold;
 my %asked = map { $_ => 1 } $app->workers;
 kill TERM => keys %asked;

@@ -218,9 +218,12 @@ static void on_leave(int signo)
     if (managed.worker) fcgiguard_responder_leave_all();
 }
 
+static volatile sig_atomic_t pipe_came = 0;
+
 static void on_pipe(int signo)
 {
     PERL_UNUSED_VAR(signo);
+    pipe_came = 1;
 }
 
 /* TERM and USR1 let the request in hand end, and PIPE kills nobody, as programs on FCGI.pm are used to. Only where nothing
@@ -251,6 +254,7 @@ static int32_t compat_open(compat_request *request)
     take_signals();
     if (is_managed()) return fcgiguard_responder_attach(loop->responder, request->socket, managed.worker, loop->error) + 1;
     loop->signalled = &asked_to_leave;
+    loop->passed = &pipe_came;
     /* Descriptor 0 joins the manager that started this program. */
     return request->socket == 0 ? fcgiguard_responder_open(loop->responder, NULL, loop->error) + 1
                                 : fcgiguard_responder_attach(loop->responder, request->socket, NULL, loop->error) + 1;

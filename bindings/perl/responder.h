@@ -21,6 +21,7 @@ typedef struct {
     volatile bool leave;    /* no further request is to be accepted */
     bool data;              /* a filter reads its second stream */
     const volatile sig_atomic_t *signalled; /* set by a handler in C: as leave; or NULL */
+    volatile sig_atomic_t *passed; /* set by a handler in C that does nothing but end a wait; or NULL */
     int holders;            /* Perl objects that point here */
 } guard_loop;
 
@@ -117,10 +118,11 @@ static int32_t loop_accept(pTHX_ guard_loop *loop, bool patient)
             if (!patient) return 2;
         }
         if (loop->leave || (loop->signalled && *loop->signalled)) return 0;
+        if (loop->passed) *loop->passed = 0;
         found = fcgiguard_responder_accept_until_signal(loop->responder, &loop->request, loop->error);
         if (found != 2) return found;
         /* Stopped and continued, or a debugger came: the wait was interrupted without a signal for anybody. */
-        if (!PL_sig_pending) continue;
+        if (!PL_sig_pending && !(loop->passed && *loop->passed)) continue;
         PERL_ASYNC_CHECK();
         if (!patient) return 2;
     }

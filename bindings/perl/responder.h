@@ -106,6 +106,25 @@ static void loop_forget(guard_loop *loop)
     loop->request = NULL;
 }
 
+static void on_leave(int signo);
+static void on_pipe(int signo);
+
+/* After a wait that was interrupted and no signal is pending in perl: whether it may have been a handler that does not go by
+ * perl's queue (POSIX::sigaction's are called at once, FCGI::ProcManager has such) or ours for PIPE. Else the process was stopped
+ * and continued, or a debugger came. */
+static bool handler_ran(guard_loop *loop)
+{
+    int signo;
+    if (loop->passed && *loop->passed) return TRUE;
+    for (signo = 1; signo < 32; signo++) {
+        struct sigaction now;
+        if (sigaction(signo, NULL, &now) != 0 || now.sa_handler == SIG_DFL || now.sa_handler == SIG_IGN) continue;
+        if (now.sa_handler == on_leave || now.sa_handler == on_pipe) continue;
+        if ((void (*)(void))now.sa_handler != (void (*)(void))PL_csighandlerp) return TRUE;
+    }
+    return FALSE;
+}
+
 /* Waits for a request: 1, 0 to leave, 2 when a signal came (its handler has run), or a negative code. `patient`: a signal
  * does not end the wait, unless its handler dies or sets loop->leave. */
 static int32_t loop_accept(pTHX_ guard_loop *loop, bool patient)
@@ -121,8 +140,7 @@ static int32_t loop_accept(pTHX_ guard_loop *loop, bool patient)
         if (loop->passed) *loop->passed = 0;
         found = fcgiguard_responder_accept_until_signal(loop->responder, &loop->request, loop->error);
         if (found != 2) return found;
-        /* Stopped and continued, or a debugger came: the wait was interrupted without a signal for anybody. */
-        if (!PL_sig_pending && !(loop->passed && *loop->passed)) continue;
+        if (!PL_sig_pending && !handler_ran(loop)) continue;
         PERL_ASYNC_CHECK();
         if (!patient) return 2;
     }

@@ -3,6 +3,7 @@ use warnings;
 use lib 't/lib';
 use Test::More;
 use File::Temp 'tempdir';
+use IO::Socket::UNIX;
 use FcgiClient qw(request start_request read_answer wait_for spawn_perl stop slurp rests);
 use Config;
 
@@ -136,6 +137,19 @@ for my $signal (qw(USR1 PIPE TERM HUP)) {
     kill USR1 => $server->{pid};
     ok wait_for(sub { slurp($server->{log}) eq "mine\n" }), 'a handler of the program runs while it waits';
     is request($server->{path})->{stdout}, "\nok", 'and it goes on';
+    stop($server->{pid});
+}
+{
+    # Linux interrupts a wait for several descriptors then, without a signal for anybody.
+    my $server = start(loop_of('print "\nok"'), 1);
+    my $silent = IO::Socket::UNIX->new(Peer => $server->{path});
+    request($server->{path});
+    rests($server->{pid});
+    kill STOP => $server->{pid};
+    wait_for(sub { slurp("/proc/$server->{pid}/stat") =~ /\) T / });
+    kill CONT => $server->{pid};
+    wait_for(sub { slurp("/proc/$server->{pid}/stat") !~ /\) T / });
+    is +(request($server->{path}) || {})->{stdout}, "\nok", 'who is stopped and continued goes on waiting';
     stop($server->{pid});
 }
 for my $flags (0, 1) {

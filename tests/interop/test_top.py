@@ -67,7 +67,8 @@ def test_live_picture_fits_the_terminal_follows_the_pool_and_ends_on_q(fcgiguard
             lines = terminal.shows(lambda lines: len(lines) == 40 and "q quit" in lines[-1])
             assert sum(line.split()[3:4] == ["ready"] for line in lines) == 20, lines
             terminal.key("q")
-            lines = terminal.shows(lambda lines: any("left with 0" in line for line in lines))
+            # stty's last line is the one with "echoctl" or "echoprt".
+            lines = terminal.shows(lambda lines: any("left with 0" in line for line in lines) and "echoprt" in " ".join(lines))
             text = " ".join(lines)
             assert "SLOT" not in text, "the first screen is as it was"
             assert " icanon" in text and " echo " in text, text
@@ -81,7 +82,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(fcgiguard, folder):
             shell = int(terminal.run("display", "-p", "#{pane_pid}"))
             (viewer,) = [pid for pid in descendants(shell) if stat(pid) and Path(f"/proc/{pid}/comm").read_text() == "fcgiguard\n"]
             os.kill(viewer, signal.SIGTERM)
-            text = " ".join(terminal.shows(lambda lines: any("left with 0" in line for line in lines)))
+            text = " ".join(terminal.shows(lambda lines: any("left with 0" in line for line in lines) and "echoprt" in " ".join(lines)))
             assert " icanon" in text and "SLOT" not in text, text
 
 

@@ -887,7 +887,13 @@ fn attach_patiently(memory: &OwnedFd) -> Result<Board, BoardError> {
 
 /// Whether a pidfile names this process.
 fn is_ours(pidfile: &std::path::Path) -> bool {
-    std::fs::read_to_string(pidfile).is_ok_and(|text| text.trim() == std::process::id().to_string())
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    // As for writing: neither a link nor a pipe.
+    let opened = std::fs::File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(pidfile);
+    let mut text = String::new();
+    let read = opened.and_then(|file| file.take(32).read_to_string(&mut text));
+    read.is_ok() && text.trim() == std::process::id().to_string()
 }
 
 /// Options that prepare a command's process; a program that forks itself does such things in its own code, before it serves.

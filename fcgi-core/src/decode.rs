@@ -41,6 +41,11 @@ impl Decoder {
         self.offset
     }
 
+    /// How much padding of the last record follows before the next one.
+    pub fn padding_left(&self) -> usize {
+        self.padding_left
+    }
+
     /// Whether the stream stands between two records.
     pub fn at_boundary(&self) -> bool {
         self.header.is_none() && self.partial_len == 0 && self.padding_left == 0

@@ -56,10 +56,11 @@ def bench(fcgiguard, address, *options):
 
 @pytest.mark.parametrize("change", ["recycle", "reload"])
 @pytest.mark.parametrize("retry", [False, True], ids=["", "retry-stale"])
-def test_what_a_leaving_worker_was_sent_is_answered(change, retry, fcgiguard, folder, transport):
+@pytest.mark.parametrize("body", [0, 100])  # 100 has padding, and the end of STDIN after it
+def test_what_a_leaving_worker_was_sent_is_answered(change, retry, body, fcgiguard, folder, transport):
     address = servers.place(folder, transport)
     with pool(fcgiguard, folder, address, 2, [fcgiguard, "echo"], *CHANGES[change]) as manager, changing(manager, change):
-        figures = bench(fcgiguard, address, "-d", "3s", *(["--retry-stale"] if retry else []))
+        figures = bench(fcgiguard, address, "-d", "2s", "--body", str(body), *(["--retry-stale"] if retry else []))
         told = (figures, manager.output()[-3000:])
         assert workers_that_left(manager) >= 10, told
         assert figures["answered"] > 1000, told
@@ -67,8 +68,8 @@ def test_what_a_leaving_worker_was_sent_is_answered(change, retry, fcgiguard, fo
         # so that a sender who looks before it sends, as this one does, does not meet even that.
         unseen = {kind: count for kind, count in figures["errors"].items() if retry or transport == "tcp" or kind != "write"}
         assert not unseen, told
-        # A few in a thousand of the kept connections that were closed.
-        assert figures["lost"] <= figures["connects"] / 10 + 5, told
+        # Of the kept connections that were closed one in fifty, and more where sender and worker wait for a processor.
+        assert figures["lost"] <= figures["connects"] / 4 + 5, told
 
 
 @contextmanager

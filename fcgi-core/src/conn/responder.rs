@@ -414,6 +414,11 @@ impl ResponderConn {
         self.open.iter().any(|request| request.id == id && request.stdin_end_due)
     }
 
+    /// How many bytes of padding follow before the next record.
+    pub fn padding_left(&self) -> usize {
+        self.decoder.padding_left()
+    }
+
     /// The peer has closed. Inside a record or a request that is an error; the open requests are to be given up.
     pub fn eof(&self) -> Result<(), ProtocolError> {
         self.decoder.finish()?;

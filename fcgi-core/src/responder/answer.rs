@@ -278,8 +278,10 @@ impl Responder {
         if given_up {
             self.out.clear();
         }
-        let end_came = !link.conn.stdin_end_due(id) || self.stdin_end_is_next(id);
-        let complete = link.conn.is_complete(id) && end_came;
+        // What the buffer still has of this request; None while the end of STDIN is on its way.
+        let own = if link.conn.stdin_end_due(id) { self.stdin_end(id, link.conn.padding_left()) } else { Some(0) };
+        let complete = link.conn.is_complete(id) && own.is_some();
+        let next_came = own.is_some_and(|own| self.at + own < self.end);
         self.current.ending = !complete;
         let protocol_status =
             if self.current.overloaded { ProtocolStatus::Overloaded } else { ProtocolStatus::RequestComplete };
@@ -288,7 +290,7 @@ impl Responder {
         // The last answer of a kept connection: see `may_close`. On TCP, END and the close travel in one segment, so that the
         // peer sees both at once; a request that was sent ahead of the answer is looked for before.
         let last = keep && (link.shut || self.leaving());
-        let with_fin = last && complete && !self.unix && self.at == self.end && !net::has_bytes(link.fd.as_fd());
+        let with_fin = last && complete && !self.unix && !next_came && !net::has_bytes(link.fd.as_fd());
         self.link = Some(link);
         let mut done = self.flush_out(with_fin);
         while done.is_ok() && !self.out.is_empty() {
@@ -305,7 +307,8 @@ impl Responder {
         // After our own SHUT_RD the end of file is not the peer's.
         if done.is_err() || (eof && !link.shut) || faulty {
             self.close(link);
-        } else if keep && (!last || (complete && !with_fin && (self.at < self.end || !self.may_close(&mut link)))) {
+        } else if keep && !(last && (with_fin || complete && !next_came && self.may_close(&mut link))) {
+            // On the last one, too, what is still to come of this request may be followed by the next.
             match self.back.take() {
                 Some(home) => self.give_back(home, link),
                 None => self.link = Some(link),
@@ -349,11 +352,13 @@ impl Responder {
         false
     }
 
-    /// Whether the end of STDIN stands next in the buffer: it mostly comes along with the body.
-    fn stdin_end_is_next(&self, id: u16) -> bool {
+    /// How many bytes there are up to the end of STDIN, if it stands next in the buffer, after the body's padding: it mostly comes
+    /// along with the body.
+    fn stdin_end(&self, id: u16, padding: usize) -> Option<usize> {
         let [high, low] = id.to_be_bytes();
-        let rest = self.buffer.get(self.at..self.end).unwrap_or_default();
-        rest.len() >= HEADER_LEN && rest.starts_with(&[1, RecordType::Stdin as u8, high, low, 0, 0])
+        let rest = self.buffer.get(self.at + padding..self.end)?;
+        let stands = rest.len() >= HEADER_LEN && rest.starts_with(&[1, RecordType::Stdin as u8, high, low, 0, 0]);
+        stands.then_some(padding + HEADER_LEN)
     }
 
     /// As [`write`](Responder::write) and [`finish`](Responder::finish).

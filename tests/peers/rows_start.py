@@ -102,16 +102,16 @@ def rapid_failure_after_start(row, folder):
     env = {"FAIL": fail, "STARTS": f"{folder}/starts"}
     with our_perl(folder, "unix", "--max-failures", "10", "--failure-window", "90s", "--failure-action", "exit", "--give-up-code", "9",
                   env=env) as made:
-        gone = until(lambda: not made.process.running(), 10)
+        gone = until(lambda: not made.process.running(), 20)
         code = made.process.popen.poll()
-        row.ours(gone is not None and code == 9, f"exit action after {seconds(gone, 10)}, exit code {code}, {size(env['STARTS'])} forks")
+        row.ours(gone is not None and code == 9, f"exit action after {seconds(gone, 20)}, exit code {code}, {size(env['STARTS'])} forks")
     env["STARTS"] = f"{folder}/starts-hold"
     with our_perl(folder, "unix", "--max-failures", "10", "--failure-window", "90s", "--failure-action", "restart", "--failure-grace", "5s",
                   env=env) as made:
-        told = until(lambda: "all workers are replaced" in made.log(), 8)
+        told = until(lambda: "all workers are replaced" in made.log(), 20)
         fail.unlink()
         healed = until(lambda: made.request(timeout=1).status == 200, 8, 0.05)
-        row.ours(told is not None and healed is not None, f"restart action after {seconds(told, 8)}, serves again {seconds(healed, 8)} after the cause is gone")
+        row.ours(told is not None and healed is not None, f"restart action after {seconds(told, 20)}, serves again {seconds(healed, 8)} after the cause is gone")
     fail.write_text("200")
     env["STARTS"] = f"{folder}/starts-pm"
     with procmanager(folder, "unix", env=env) as made:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import fcgi
 import pytest
@@ -160,6 +161,9 @@ def test_stopped_server_is_silent(server, fcgiguard, folder, transport):
         while new := [pid for pid in (s.process.pid, *descendants(s.process.pid)) if pid not in family]:
             for pid in new:
                 os.kill(pid, signal.SIGSTOP)
+            # Until it has stopped it may fork once more.
+            for pid in new:
+                wait_until("stopped", lambda pid=pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ")
             family += new
         try:
             begun = time.monotonic()

@@ -105,7 +105,7 @@ def apache(folder, docroot, routes, keep):
     for r in routes:
         text += f"""Listen 127.0.0.1:{r.port}
 <VirtualHost 127.0.0.1:{r.port}>
-    ProxyPass "/" "unix:{r.address}|fcgi://{r.name}/" {"enablereuse=on max=2" if keep else ""}
+    ProxyPass "/" "unix:{r.address}|fcgi://{r.name}/" retry=0 {"enablereuse=on max=2" if keep else ""}
     ProxyFCGISetEnvIf "true" SCRIPT_FILENAME "{docroot}/x"
     ProxyFCGISetEnvIf "reqenv('SCRIPT_NAME') =~ m#^/x(/.*)$#" PATH_INFO "$1"
     ProxyFCGISetEnvIf "true" SCRIPT_NAME "/x"

@@ -4,7 +4,6 @@ Limits are set on the running processes (prlimit), their soft part only: an ordi
 import ctypes
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,6 @@ NOBODY = 65534
 KILL_WINDOW = 2.0
 # What the manager may use of a core while it is hurt: one that spins uses all of it.
 SPIN = 0.6
-LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_NPROC, resource.RLIMIT_FSIZE)
 
 
 def own_mounts():
@@ -85,12 +83,16 @@ def marked(mark):
     return found
 
 
-def set_limit(pid, kind, soft):
-    try:
-        hard = resource.prlimit(pid, kind)[1]
-        resource.prlimit(pid, kind, (hard if soft is None else soft, hard))
-    except ProcessLookupError:
-        pass
+def set_limits(kind, softs):
+    """Sets soft limits of running processes, {pid: limit, or None for the hard one}, as their own user: root may lack the capability for it."""
+    as_user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
+    script = ""
+    for pid, soft in softs.items():
+        wish = f"{soft}:" if soft is not None else f"$(prlimit --pid {pid} --{kind} --noheadings --raw --output HARD):"
+        script += f"prlimit --pid {pid} --{kind}={wish} || [ ! -e /proc/{pid}/fd/0 ] || exit 1\n"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=20, check=False, **as_user)
+    if done.returncode:
+        raise AssertionError(f"prlimit: {done.stderr}")
 
 
 def send(pid, number):
@@ -120,6 +122,8 @@ class Rig:
         self.address, self.control = f"{self.folder}/pool.sock", f"{self.folder}/control.sock"
         self.log, self.pidfile, self.errors = self.disk / "log", self.disk / "pid", open(self.top / "stderr", "wb")
         self.worker = [str(self.image) if part == "FCGIGUARD" else part for part in worker]
+        # A request that takes a while is there to be hit by a KILL.
+        self.busy = ["--query", "sleep=4"] if "echo" in worker else []
         self.options, self.env = options, dict(os.environ, FCGIGUARD_SOAK_MARK=str(self.top), **(env or {}))
         if clock:
             self.env["FAKETIME_TIMESTAMP_FILE"] = str(self.top / "clock")
@@ -134,7 +138,9 @@ class Rig:
         args = [self.image, "run", "--listen", self.address, "--control", self.control, "--workers", str(workers), "--pidfile", self.pidfile,
                 "--log", self.log, "--restart-delay-max", "1s", "--sample-interval", "200ms", *self.options, "--", *self.worker]
         as_user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
-        self.manager = subprocess.Popen(args, stdout=self.errors, stderr=self.errors, cwd=self.folder, env=self.env, **as_user)
+        self.manager = subprocess.Popen(args, stdout=self.errors, stderr=self.errors, cwd=self.folder, env=self.env,
+                                        # Without a mount SIGXFSZ has to stay ignored, as it is in Python: see faults.fill.
+                                        restore_signals=self.mounted, **as_user)
         self.pid = self.manager.pid
 
     def ready(self, seconds=30):
@@ -144,6 +150,10 @@ class Rig:
     def ask(self, verb, *args):
         words = [self.image, verb, self.control, *args]
         return subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=self.folder)
+
+    def waiting(self):
+        """Connections in the listen queue."""
+        return json.loads(self.ask("status", "--json").stdout)["queue"]
 
     def counters(self):
         return json.loads(self.ask("status", "--json").stdout)["counters"]
@@ -162,9 +172,9 @@ class Rig:
             return 1
         return 0
 
-    def limit(self, pid, kind, soft):
+    def limit(self, kind, softs):
         self.limits.add(kind)
-        set_limit(pid, kind, soft)
+        set_limits(kind, softs)
 
     def stop(self, pid):
         if send(pid, signal.SIGSTOP):
@@ -186,7 +196,11 @@ class Rig:
                 raise AssertionError(f"the first {change}: {answer.stdout}{answer.stderr}")
             self.ready()
         wait_for("a look at the listen queue", lambda: "queue=unknown" not in self.ask("status", "--line").stdout)
-        self.at_rest = self.rest()
+        looks = []
+        for _ in range(10):
+            looks.append(self.rest())
+            time.sleep(0.05)
+        self.at_rest = min(looks, key=lambda look: look["descriptors"])
 
     def quiet_load(self, seconds):
         """(sent, lost by KILL, lost otherwise) of a load while nothing happens."""
@@ -198,6 +212,15 @@ class Rig:
         (self.top / "clock.new").write_text(f"{seconds:+d}s\n")
         (self.top / "clock.new").rename(self.top / "clock")
 
+    def said(self, text):
+        """How often the log has a text, since the fault began."""
+        return self.log.read_text(errors="replace").count(text) if self.log.exists() else 0
+
+    def forget_log(self):
+        """Empties the log: it is opened for appending, and an hour of faults would fill the disk by itself."""
+        if self.log.exists():
+            os.truncate(self.log, 0)
+
     def log_is_ahead(self, seconds):
         """Whether a line of the JSON log is that much later than now."""
         times = [json.loads(line)["time_ms"] / 1000 for line in self.log.read_text().splitlines() if line.startswith("{")]
@@ -207,19 +230,18 @@ class Rig:
         """Ends whatever a fault has left: limits of the manager and of all its children, and stopped processes."""
         self.go_on()
         for kind in self.limits:
-            for pid in [self.pid, *self.workers()]:
-                set_limit(pid, kind, None)
-            # Once more: a worker that was forked in between has the old limit.
-            for pid in self.workers():
-                set_limit(pid, kind, None)
+            if self.manager.poll() is None:
+                set_limits(kind, {self.pid: None})
+            # After the manager's own: a worker that was forked in between has the old limit.
+            set_limits(kind, dict.fromkeys(self.workers()))
         self.limits.clear()
         (self.disk / "filler").unlink(missing_ok=True)
 
-    def load(self, seconds, *more):
+    def load(self, seconds):
         self.lost_log = self.top / "lost"
         self.lost_log.unlink(missing_ok=True)
         args = [self.image, "bench", self.address, "--json", "--connections", "4", "--rate", "400", "--duration", f"{seconds * 1000:.0f}ms",
-                "--timeout", "30s", "--log-lost", self.lost_log, *more]
+                "--timeout", "30s", "--log-lost", self.lost_log, *self.busy]
         return subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def losses(self, load):
@@ -241,11 +263,22 @@ class Rig:
         return {"descriptors": descriptors(self.pid), "shared": shared(self.pid), "threads": int(status(self.pid, "Threads")),
                 "files": sorted(path.name for path in self.folder.iterdir())}
 
+    def grown(self):
+        """What there is more of than at rest, in words."""
+        now, found = self.rest(), []
+        for key, was in self.at_rest.items():
+            if now[key] != was if key == "files" else now[key] > was:
+                found.append(f"{key}: {was} at rest, {now[key]} now")
+        return found
+
     def end(self):
         """Ends the pool as an operator would; returns what was wrong with that or left behind."""
         wrong = []
         if self.manager and self.manager.poll() is None:
-            self.relieve()
+            try:
+                self.relieve()
+            except AssertionError as error:
+                wrong.append(str(error))
             self.tell(signal.SIGTERM)
             try:
                 code = self.manager.wait(40)
@@ -254,6 +287,7 @@ class Rig:
             except subprocess.TimeoutExpired:
                 wrong.append("the manager does not end")
         if self.manager:
+            self.manager.poll()
             try:
                 wait_for("processes gone", lambda: not marked(self.mark), 10)
             except AssertionError:
@@ -261,7 +295,7 @@ class Rig:
                 wrong.append(f"processes left: {left}")
                 for pid in left:
                     send(pid, signal.SIGKILL)
-            self.manager.poll()
+            self.manager.wait(10)
             files = [path.name for path in self.folder.iterdir()] + [path.name for path in self.disk.iterdir() if path.name != "log"]
             if files:
                 wrong.append(f"files left: {files}")

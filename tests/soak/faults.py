@@ -63,7 +63,7 @@ def reloads(rig, seconds):
 
 @shared_pool
 def recycling(rig, seconds):
-    """Every worker leaves after some 100 requests (max_requests), in the load that is always there; scaled up and down meanwhile.
+    """Every worker leaves after some 40 requests (max_requests), in the load that is always there; scaled up and down meanwhile.
     A worker that leaves answers what it took."""
     before, end = rig.counters()["recycled"], time.monotonic() + seconds
     while time.monotonic() < end - 0.3:
@@ -84,6 +84,7 @@ def upgrades(rig, seconds):
         answer = rig.ask("upgrade", "--wait")
         if answer.returncode:
             raise AssertionError(f"upgrade: {answer.stdout}{answer.stderr}")
+        time.sleep(0.05)
     return f"{rig.counters()['upgrades'] - before} upgrades"
 
 

@@ -30,7 +30,7 @@ class Hurt:
         self.shared_before = shm_files()
 
     def rig(self, worker, options=(), **more):
-        return Rig(self.command, worker, ["--max-requests", "100", *options], mounted=self.mounted, **more)
+        return Rig(self.command, worker, ["--max-requests", "40", *options], mounted=self.mounted, **more)
 
     def verdict(self, name, what, wrong):
         if wrong:
@@ -119,7 +119,7 @@ class Hurt:
     def run(self, total, seconds, rounds=None):
         """Rounds of all faults, in a random order, until `total` seconds are over or `rounds` were played."""
         app = {"echo": ["FCGIGUARD", "echo"], "FCGI.pm": None}
-        rigs, end, played, memories = {}, time.monotonic() + total, 0, {}
+        rigs, played, memories = {}, 0, {}
         try:
             for kind, worker in app.items():
                 if rounds and kind != "echo":
@@ -130,6 +130,7 @@ class Hurt:
                     rig.worker = ["perl", str(rig.top / "app.pl")]
                 rig.begin()
                 memories[kind] = [memory(rig.pid)]
+            end = time.monotonic() + total
             while played < rounds if rounds else time.monotonic() < end:
                 plan = [(kind, fault) for kind in rigs for fault in faults.SHARED] + [(None, fault) for fault in faults.ALONE]
                 random.shuffle(plan)

@@ -225,8 +225,8 @@ def main():
             faults.append(f"{what.__name__}: {error!r}")
 
     seconds = wish.minutes * 60
-    # One round each of the short form; in the long one rounds until the time is over, a fault lasting longer.
-    plan = [(hurt.run, 0, 2, 1) if alone else (hurt.run, seconds, 5)]
+    # One round in the short form; in the long one rounds until the time is over (at least one), a fault lasting longer.
+    plan = [(hurt.run, 0, 2, 1) if alone else (hurt.run, seconds, min(5.0, max(2.0, seconds / 50)))]
     if not alone:
         plan += [(flapping, command, folder, wish.targets, seconds, faults, processes), (pool, command, folder, seconds, faults, processes)]
     parts = [threading.Thread(target=part, args=it) for it in plan]

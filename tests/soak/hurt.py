@@ -46,7 +46,7 @@ class Hurt:
         """One fault of a pool that lives on."""
         name, wrong, did, begun = f"{fault.__name__} ({kind})", [], "", time.monotonic()
         rig.forget_log()
-        before = cpu(rig.pid)
+        before, had = cpu(rig.pid), memory(rig.pid)
         rig.loads = load = rig.load(seconds)
         try:
             did = fault(rig, seconds)
@@ -69,6 +69,7 @@ class Hurt:
             if used > SPIN:
                 wrong.append(f"the manager spins: {used:.0%} of a core")
             wrong += self.whole(rig)
+            rig.grew[name] = rig.grew.get(name, 0) + memory(rig.pid) - had
         rss = f"{memory(rig.pid)} kB, {descriptors(rig.pid)} descriptors" if rig.manager.poll() is None else "gone"
         self.verdict(name, f"{did}; sent {figures['sent']}, lost {lost}, by KILL {by_kill}; manager {used:.0%} of a core, {rss}", wrong)
         self.tail(rig, wrong)
@@ -83,7 +84,10 @@ class Hurt:
         try:
             wait_for("as at rest", lambda: not rig.grown(), 10)
         except AssertionError:
-            return rig.grown()
+            found = rig.grown()
+            # Told once, under the fault that did it.
+            rig.at_rest = rig.rest()
+            return found
         return []
 
     def alone(self, fault, seconds):
@@ -153,7 +157,8 @@ class Hurt:
                 grown = memories.get(kind, [0])
                 # The first round fills what stays filled; with no second one that is allowed twice the margin.
                 if len(grown) > 2 and grown[-1] - grown[1] > MARGIN_KB or grown[-1] - grown[0] > 2 * MARGIN_KB:
-                    wrong.append(f"memory grows: {grown} kB by round")
+                    most = max(rig.grew, key=rig.grew.get, default="none")
+                    wrong.append(f"memory grows: {thin(grown)} kB by round, most under {most}: {rig.grew.get(most, 0)} kB")
                 self.tail(rig, wrong)
                 rig.clear()
                 self.verdict(f"the end of the pool ({kind})", f"{played} rounds; resident kB by round {thin(grown)}; no process, socket, "

@@ -127,7 +127,9 @@ class Rig:
         self.options, self.env = options, dict(os.environ, FCGIGUARD_SOAK_MARK=str(self.top), **(env or {}))
         if clock:
             self.env["FAKETIME_TIMESTAMP_FILE"] = str(self.top / "clock")
-        self.killed, self.limits, self.stopped, self.gone = [], set(), [], 0.0
+        self.killed, self.limits, self.stopped = [], set(), []
+        # Growth of the resident memory by fault (kB), to name the one under which it grew.
+        self.grew = {}
         if os.getuid() == 0:
             for path in (self.folder, self.disk):
                 os.chown(path, NOBODY, NOBODY)
@@ -269,6 +271,8 @@ class Rig:
         for key, was in self.at_rest.items():
             if now[key] != was if key == "files" else now[key] > was:
                 found.append(f"{key}: {was} at rest, {now[key]} now")
+        if strangers := set(marked(self.mark)) - {self.pid} - set(self.workers()):
+            found.append(f"processes that are no workers: {sorted(strangers)}")
         return found
 
     def end(self):

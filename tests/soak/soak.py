@@ -1,7 +1,8 @@
-"""Memory and descriptors over time, run by hand: `make soak` or tests/soak/run --minutes 5.
+"""Memory, descriptors and losses over time: `make soak` (an hour), tests/soak/run --minutes 5, --short (every fault once, a pool alone).
 
 1. An exporter with 1,000 targets that flap, scraped every second, while others ask for single probes and leave in the middle.
 2. A pool under load, reloaded every five seconds and upgraded every fifteen; no request may be lost.
+3. Pools under load to which everything happens that faults.py has, one fault after the other: see hurt.py.
 
 Flat means: what is used in the last quarter of the time is not more than in the second one, but for a margin; and at rest the
 descriptors are those of the beginning."""
@@ -20,6 +21,9 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+
+import faults as hurts
+from hurt import Hurt
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -193,24 +197,39 @@ def pool(command, folder, seconds, faults, processes):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=2, help="how long (default 2)")
+    parser.add_argument("--minutes", type=float, default=60, help="how long (default 60)")
     parser.add_argument("--targets", type=int, default=1000, help="flapping targets (default 1000)")
+    parser.add_argument("--short", action="store_true", help="the faults alone, every one once")
+    parser.add_argument("--only", default="", help="faults whose name has this, and no other part")
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"), help="of the order of the faults")
     wish = parser.parse_args()
     command = os.environ.get("FCGIGUARD", str(ROOT / "target/release/fcgiguard"))
     if not Path(command).exists():
         raise SystemExit(f"soak: {command} is missing: make build")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    random.seed(wish.seed)
+    print(f"soak: seed {wish.seed}", flush=True)
+    for known in (hurts.SHARED, hurts.ALONE):
+        known[:] = [fault for fault in known if wish.only in fault.__name__]
+    # Before any thread: it takes a mount namespace for this process.
+    hurt = Hurt(command)
+    alone = wish.short or wish.only
     folder, faults, processes = tempfile.mkdtemp(prefix="fg-", dir="/tmp"), [], []
     os.chmod(folder, 0o755)
 
     def part(what, *args):
         try:
-            what(command, folder, *args, wish.minutes * 60, faults, processes)
+            what(*args)
         except BaseException as error:  # noqa: BLE001 - a thread's end has to be told, whatever it was
             faults.append(f"{what.__name__}: {error!r}")
 
-    parts = [threading.Thread(target=part, args=(flapping, wish.targets)), threading.Thread(target=part, args=(pool,))]
+    seconds = wish.minutes * 60
+    # One round in the short form; in the long one rounds until the time is over (at least one), a fault lasting longer.
+    plan = [(hurt.run, 0, 2, 1) if alone else (hurt.run, seconds, min(5.0, max(2.0, seconds / 50)))]
+    if not alone:
+        plan += [(flapping, command, folder, wish.targets, seconds, faults, processes), (pool, command, folder, seconds, faults, processes)]
+    parts = [threading.Thread(target=part, args=it) for it in plan]
     try:
         for thread in parts:
             thread.start()
@@ -225,9 +244,11 @@ def main():
                 process.kill()
                 process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+    passed = hurt.passed + (0 if alone else max(0, 2 - len(faults)))
+    faults += hurt.findings
     for fault in faults:
         print(f"soak: {fault}")
-    print("soak: " + ("failed" if faults else "flat"))
+    print(f"soak: {passed} passed, {len(faults)} failed")
     return 1 if faults else 0
 
 

@@ -437,20 +437,11 @@ impl Manager {
     }
 
     fn write_pidfile(&mut self) {
-        use std::io::Write;
-        use std::os::unix::fs::OpenOptionsExt;
         if self.options.pidfile.is_empty() {
             return;
         }
         let path = std::path::PathBuf::from(&self.options.pidfile);
-        // In a folder that others may write to, a link would point where they want it, and a pipe would hold us up.
-        let opened = std::fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&path);
-        match opened.and_then(|mut file| file.write_all(format!("{}\n", std::process::id()).as_bytes())) {
+        match put_pid(&path) {
             Ok(()) => self.pidfile = Some(path),
             // Written by an earlier image of this process, and to be removed at its end.
             Err(_) if is_ours(&path) => self.pidfile = Some(path),
@@ -885,14 +876,35 @@ fn attach_patiently(memory: &OwnedFd) -> Result<Board, BoardError> {
     }
 }
 
+/// Opens a pidfile. In a folder that others may write to, a link would point where they want it, and a pipe would hold us up.
+fn open_pidfile(path: &std::path::Path, options: &mut std::fs::OpenOptions) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+}
+
+/// Writes this process into a pidfile. It is not emptied first, so that on a full disk an earlier image's line stays; a file that cannot
+/// be written is removed, since it would name nobody, or somebody else.
+fn put_pid(path: &std::path::Path) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut file = open_pidfile(path, std::fs::File::options().write(true).create(true).truncate(false))?;
+    let text = format!("{}\n", std::process::id());
+    let plain = file.metadata().is_ok_and(|data| data.is_file());
+    let mut outcome = file.write_all(text.as_bytes());
+    if plain && outcome.is_ok() {
+        outcome = file.set_len(text.len() as u64);
+    }
+    if plain && outcome.is_err() && !is_ours(path) {
+        let _ = std::fs::remove_file(path);
+    }
+    outcome
+}
+
 /// Whether a pidfile names this process.
 fn is_ours(pidfile: &std::path::Path) -> bool {
     use std::io::Read;
-    use std::os::unix::fs::OpenOptionsExt;
-    // As for writing: neither a link nor a pipe.
-    let opened = std::fs::File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(pidfile);
     let mut text = String::new();
-    let read = opened.and_then(|file| file.take(32).read_to_string(&mut text));
+    let read = open_pidfile(pidfile, std::fs::File::options().read(true))
+        .and_then(|file| file.take(32).read_to_string(&mut text));
     read.is_ok() && text.trim() == std::process::id().to_string()
 }
 

@@ -96,3 +96,19 @@ def test_one_line_and_the_exit_code_say_whether_all_workers_are_ready(fcgiguard,
         run(fcgiguard, "status", control, "--json")
     run(fcgiguard, "status", control, "--line", code=1)
     run(fcgiguard, "status", control, "--line", "--json", code=3)
+
+
+def test_the_status_is_of_this_moment_not_of_the_last_sample(fcgiguard, folder):
+    """A request that has ended was once shown as going on, and growing, until the next sample."""
+    address, control = servers.place(folder, "unix"), f"unix:{folder}/control.sock"
+    with pool(fcgiguard, folder, address, 1, ["perl", APP], "--control", control, "--sample-interval", "1h"):
+        def worker():
+            return json.loads(run(fcgiguard, "status", control, "--json"))["workers"][0]
+
+        for served in (1, 2):
+            slow = subprocess.Popen([fcgiguard, "request", address, "--query", "sleep=700"], stdout=subprocess.DEVNULL)
+            try:
+                wait_until("it is worked on", lambda: worker()["busy_ms"] >= 0)
+            finally:
+                assert slow.wait(20) == 0
+            wait_until("it is over", lambda: (w := worker())["busy_ms"] == -1 and w["requests"] == served)

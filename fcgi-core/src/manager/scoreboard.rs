@@ -190,6 +190,22 @@ impl Line {
     pub fn state(&self) -> State {
         State::from_number(self.state.load(Ordering::Acquire))
     }
+
+    /// Start of the request that is worked on now, monotonic ms; None between requests.
+    pub fn working_since(&self) -> Option<u64> {
+        // State and start are two words: a start that changed in between belongs to the request before.
+        let mut since = self.busy_since.load(Ordering::Acquire);
+        for _ in 0..3 {
+            let busy = self.state() == State::Busy && since > 0;
+            let again = self.busy_since.load(Ordering::Acquire);
+            if again == since {
+                return busy.then_some(since);
+            }
+            since = again;
+        }
+        // It changes at every look: the last start is as young as the looks.
+        (since > 0).then_some(since)
+    }
 }
 
 /// The head of the shared memory; the lines follow it.
@@ -215,6 +231,23 @@ mod tests {
     #[test]
     fn a_line_fills_one_cache_line_and_the_head_another() {
         assert_eq!((std::mem::size_of::<Line>(), std::mem::size_of::<Head>()), (64, 64));
+    }
+
+    #[test]
+    fn a_line_has_a_start_only_while_a_request_is_worked_on() {
+        let line = Line::default();
+        line.reset(1);
+        line.rest();
+        assert_eq!(line.working_since(), None);
+        assert_eq!(line.claim(), Claim::Go);
+        assert_eq!(line.working_since(), None, "accepting is no request");
+        line.begin(7);
+        assert_eq!(line.working_since(), Some(7));
+        line.end();
+        assert_eq!(line.working_since(), None, "between two requests of a kept connection");
+        line.begin(9);
+        line.rest();
+        assert_eq!(line.working_since(), None);
     }
 
     #[test]

@@ -60,13 +60,12 @@ impl Manager {
             .filter(|c| c.is_ready)
             .filter_map(|child| {
                 let line = self.board.line(child.slot)?;
-                let since = line.busy_since.load(Ordering::Acquire);
-                let busy = line.state() == State::Busy && since > 0;
+                let since = line.working_since();
                 Some(Sample {
                     slot: child.slot,
-                    busy,
+                    busy: since.is_some(),
                     // A hostile worker's future start is now.
-                    busy_since: since.min(now),
+                    busy_since: since.unwrap_or(0).min(now),
                     deadline: line.deadline.load(Ordering::Relaxed),
                     requests: line.requests.load(Ordering::Relaxed),
                     memory: if wants_memory { memory_of(child.pid, self.options.memory_kind_pss()) } else { None },

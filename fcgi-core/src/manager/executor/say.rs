@@ -9,33 +9,43 @@ impl Manager {
         self.listeners.iter().map(shown).collect()
     }
 
-    /// A picture of the pool.
+    /// A picture of the pool. What its workers do is read from the scoreboard now: the last sample may be `sample_interval` old,
+    /// and would show requests that have long ended as ones that go on.
     pub fn status(&self) -> PoolStatus {
-        self.policy.status()
+        let mut status = self.policy.status();
+        for worker in &mut status.workers {
+            let ready = self.children.iter().any(|c| c.slot == worker.slot && c.pid == worker.pid && c.is_ready);
+            if let Some(line) = self.board.line(worker.slot).filter(|_| ready) {
+                let since = line.working_since();
+                worker.busy = since.is_some();
+                worker.busy_since = since.unwrap_or(0);
+                // Never less than was shown already, whatever a hostile worker writes: counters only grow.
+                worker.requests = worker.requests.max(line.requests.load(Ordering::Relaxed));
+            }
+        }
+        status
     }
 
     /// The pool as one JSON object: what `fcgiguard status --json` shows.
     pub fn status_json(&self) -> String {
-        self.policy
-            .status()
-            .to_json(&self.options.name, &self.addresses(), time::monotonic_ms(), |slot| self.cooperates(slot))
+        self.status().to_json(&self.options.name, &self.addresses(), time::monotonic_ms(), |slot| self.cooperates(slot))
     }
 
     /// The pool as a page that needs no script.
     pub fn status_html(&self) -> String {
         let (name, now) = (&self.options.name, time::monotonic_ms());
-        self.policy.status().to_html(name, &self.addresses(), now, |slot| self.cooperates(slot))
+        self.status().to_html(name, &self.addresses(), now, |slot| self.cooperates(slot))
     }
 
     /// The pool's numbers for Prometheus and its like.
     pub fn metrics(&self, format: Format) -> String {
-        self.policy.status().to_metrics(format, &self.options.name, &self.addresses(), time::monotonic_ms())
+        self.status().to_metrics(format, &self.options.name, &self.addresses(), time::monotonic_ms())
     }
 
     /// The pool as a table for people: what `fcgiguard status` shows.
     pub fn status_text(&self) -> String {
         use fmt::Write;
-        let (status, now) = (self.policy.status(), time::monotonic_ms());
+        let (status, now) = (self.status(), time::monotonic_ms());
         let ready = status.workers.iter().filter(|w| w.phase == Phase::Ready).count();
         let mut text = format!(
             "pool {}: {}; generation {}; {ready} of {} workers ready; listening on {}\n",

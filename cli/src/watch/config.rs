@@ -13,6 +13,7 @@
 use super::decide::Rules;
 use crate::config::{scalar, Fault};
 use fcgi_core::address::Address;
+use fcgi_core::manager::options::{signal_number, SIGNALS};
 use fcgi_core::probe::Probe;
 use fcgi_core::units::parse_duration_ms;
 use std::collections::BTreeMap;
@@ -291,20 +292,8 @@ fn command(entry: &Entry) -> Result<Vec<String>, String> {
 }
 
 fn signal(name: &str) -> Result<i32, String> {
-    const NAMES: [(&str, i32); 9] = [
-        ("HUP", libc::SIGHUP),
-        ("INT", libc::SIGINT),
-        ("QUIT", libc::SIGQUIT),
-        ("ABRT", libc::SIGABRT),
-        ("KILL", libc::SIGKILL),
-        ("USR1", libc::SIGUSR1),
-        ("USR2", libc::SIGUSR2),
-        ("TERM", libc::SIGTERM),
-        ("CONT", libc::SIGCONT),
-    ];
-    let short = name.strip_prefix("SIG").unwrap_or(name);
-    let found = NAMES.iter().find(|(known, _)| *known == short).map(|(_, number)| *number);
-    found.ok_or_else(|| format!("{name:?}: expected one of {}", NAMES.map(|(name, _)| name).join(", ")))
+    let known = || SIGNALS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    signal_number(name).ok_or_else(|| format!("{name:?}: expected one of {}", known()))
 }
 
 fn add(to: &mut Entries, key: &str, at: usize, value: &Spanned<DeValue<'_>>, faults: &mut Vec<Fault>) {

@@ -618,25 +618,27 @@ pub enum SignalDoes {
     Ignore,
 }
 
+/// Signals that may be named, without `SIG`.
+pub const SIGNALS: &[(&str, i32)] = &[
+    ("HUP", libc::SIGHUP),
+    ("INT", libc::SIGINT),
+    ("QUIT", libc::SIGQUIT),
+    ("ABRT", libc::SIGABRT),
+    ("KILL", libc::SIGKILL),
+    ("USR1", libc::SIGUSR1),
+    ("USR2", libc::SIGUSR2),
+    ("ALRM", libc::SIGALRM),
+    ("TERM", libc::SIGTERM),
+    ("CONT", libc::SIGCONT),
+    ("TTIN", libc::SIGTTIN),
+    ("TTOU", libc::SIGTTOU),
+    ("WINCH", libc::SIGWINCH),
+];
+
 /// The number of a signal by name (`TERM` or `SIGTERM`).
 pub fn signal_number(name: &str) -> Option<i32> {
-    const NAMES: &[(&str, i32)] = &[
-        ("HUP", libc::SIGHUP),
-        ("INT", libc::SIGINT),
-        ("QUIT", libc::SIGQUIT),
-        ("ABRT", libc::SIGABRT),
-        ("KILL", libc::SIGKILL),
-        ("USR1", libc::SIGUSR1),
-        ("USR2", libc::SIGUSR2),
-        ("ALRM", libc::SIGALRM),
-        ("TERM", libc::SIGTERM),
-        ("CONT", libc::SIGCONT),
-        ("TTIN", libc::SIGTTIN),
-        ("TTOU", libc::SIGTTOU),
-        ("WINCH", libc::SIGWINCH),
-    ];
     let short = name.strip_prefix("SIG").unwrap_or(name);
-    NAMES.iter().find(|row| row.0 == short).map(|row| row.1)
+    SIGNALS.iter().find(|row| row.0 == short).map(|row| row.1)
 }
 
 /// Reads `TERM=drain`.

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import process  # noqa: E402
+from servers import missing  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 process.adopt_orphans()
@@ -31,6 +32,13 @@ def fcgiguard():
     if not path.exists():
         pytest.fail(f"{path} is missing: make build")
     return str(path)
+
+
+@pytest.fixture
+def root():
+    """For tests that become another user, or make control groups."""
+    if os.geteuid() != 0:
+        missing("root is needed")
 
 
 @pytest.fixture(params=["unix", "tcp"])

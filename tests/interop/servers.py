@@ -20,11 +20,17 @@ def need(name, package):
     """Path of a program; without it the test fails, since `make deps` installs it (or skips, where that was asked for)."""
     found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin")
     if found is None:
-        import pytest
-
-        why = f"{name} is missing: apt-get install {package}, or make deps"
-        pytest.skip(why) if os.environ.get("FCGIGUARD_ALLOW_SKIP") else pytest.fail(why)
+        missing(f"{name} is missing: apt-get install {package}, or make deps")
     return found
+
+
+def missing(why):
+    """What a test needs is not there: it fails, and skips only where that was asked for."""
+    import pytest
+
+    if os.environ.get("FCGIGUARD_ALLOW_SKIP"):
+        pytest.skip(why)
+    pytest.fail(f"{why} (FCGIGUARD_ALLOW_SKIP=1 skips such tests)")
 
 
 @cache

@@ -89,9 +89,8 @@ def test_nothing_there(fcgiguard, folder):
     assert verdict(fcgiguard, stale)[:2] == ("refused", DEAD)
 
 
+@pytest.mark.usefixtures("root")
 def test_socket_without_permission_is_denied(fcgiguard, folder):
-    if os.getuid() != 0:
-        pytest.skip("needs root to become somebody else")
     address = f"{folder}/s"
     with socket.socket(socket.AF_UNIX) as s:
         s.bind(address)

@@ -14,6 +14,7 @@ spec = importlib.util.spec_from_file_location("interop_conftest", INTEROP / "con
 shared = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(shared)
 folder, fcgiguard, nothing_left_behind = shared.folder, shared.fcgiguard, shared.nothing_left_behind
+root = shared.root
 
 
 @pytest.fixture(scope="session")

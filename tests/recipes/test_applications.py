@@ -5,15 +5,15 @@ import re
 import shutil
 import signal
 import subprocess
-import threading
 from pathlib import Path
 
 import fcgi
 import pytest
 import servers
+from load import Load
 from process import Process, children, wait_listening, wait_until
 from recipe import APPS, FILES, Place
-from servers import need
+from servers import missing, need
 from test_exporter import promtool
 from test_recipes import apache, go_on, nginx, stop_all
 
@@ -36,32 +36,6 @@ def body(place, params=None, query="", address=None):
 
 def reload(place):
     return subprocess.run([place.bin, "reload", place.control, "--wait"], capture_output=True, text=True, timeout=60)
-
-
-class Load:
-    """Requests from some threads until the end of the block; what fails is counted."""
-
-    def __init__(self, one, threads=3):
-        self.one, self.good, self.lost, self.on = one, 0, [], True
-        self.threads = [threading.Thread(target=self.work) for _ in range(threads)]
-
-    def work(self):
-        while self.on:
-            try:
-                self.one()
-                self.good += 1
-            except Exception as error:  # noqa: BLE001 - whatever it is, it was lost
-                self.lost.append(error)
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.on = False
-        for thread in self.threads:
-            thread.join(30)
 
 
 SETTINGS = """SECRET_KEY = "x"
@@ -88,12 +62,11 @@ def python():
     """A Python that has the wheel and Django: that of the check's step before this one."""
     path = os.environ.get("FCGIGUARD_PYTHON", str(Path(__file__).parents[2] / "target" / "check" / "python" / "venv" / "bin" / "python"))
     if not os.path.exists(path):
-        why = f"{path} is not there: make check ONLY=python"
-        pytest.skip(why) if os.environ.get("FCGIGUARD_ALLOW_SKIP") else pytest.fail(why)
+        missing(f"{path} is not there: make check ONLY=python")
     return path
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="svscan's service names a user of its own: needs root")
+@pytest.mark.usefixtures("root")
 def test_django_under_daemontools_comes_back_at_once_and_loads_new_code_without_a_gap(place, python):
     srv = Path(place.folder, "srv")
     # The test's Python is where www-data may not read.

@@ -16,7 +16,7 @@ from recipe import FILES, Place, user_of
 from servers import need
 
 # Workers become www-data, and supervisors start what only root may.
-as_root = pytest.mark.skipif(os.getuid() != 0, reason="workers become another user: needs root")
+as_root = pytest.mark.usefixtures("root")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import fcgi
 import pytest
 from process import Process, alive, wait_until
 from recipe import Place
-from servers import need
+from servers import missing, need
 
 SYSTEMD = "/lib/systemd/systemd"
 # What a service depends on without saying so.
@@ -72,7 +72,7 @@ class Systemd:
     def __enter__(self):
         self.groups = control_groups()
         if not self.groups:
-            pytest.skip("no control group can be made here: no systemd runs")
+            missing("no control group can be made here: no systemd runs")
         join = "".join(f"echo $$ > {group}/cgroup.procs; " for group in self.groups)
         start = f"{join}mount --bind {self.run} /run && exec {need(SYSTEMD, 'systemd')} --user --unit=default.target --log-target=console"
         self.env = {"XDG_RUNTIME_DIR": str(self.run), "SYSTEMD_UNIT_PATH": str(self.units), "SYSTEMD_GENERATOR_PATH": f"{self.place.folder}/none",
@@ -82,7 +82,7 @@ class Systemd:
         try:
             wait_until("systemd answers", lambda: (self.run / "systemd/private").exists() or not self.process.running())
             if not self.process.running():
-                pytest.skip(f"no systemd runs here: {self.process.output()}")
+                missing(f"no systemd runs here: {self.process.output()}")
         except BaseException:
             self.__exit__()
             raise
@@ -101,7 +101,7 @@ class Systemd:
         return self.ctl("show", "--value", "-p", what, unit).stdout.strip()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="mounts and control groups: needs root")
+@pytest.mark.usefixtures("root")
 def test_a_real_systemd_starts_reloads_heals_and_stops_the_unit(folder, installed):
     place = Place(folder, installed)
     app = Path(folder, "srv", "app.pl")
@@ -153,7 +153,7 @@ def test_a_real_systemd_starts_reloads_heals_and_stops_the_unit(folder, installe
         assert not Path(place.socket).exists()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="mounts and control groups: needs root")
+@pytest.mark.usefixtures("root")
 def test_a_real_systemd_runs_the_watcher_that_heals_a_pool_it_runs(folder, installed):
     """The watcher's unit restarts the pool's by `systemctl restart`, as the page has it, and its twin is only told of."""
     place = Place(folder, installed)

@@ -15,13 +15,7 @@ spec = importlib.util.spec_from_file_location("interop_conftest", INTEROP / "con
 shared = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(shared)
 folder, fcgiguard, nothing_left_behind = shared.folder, shared.fcgiguard, shared.nothing_left_behind
-
-
-@pytest.fixture
-def root():
-    if os.geteuid() != 0:
-        say = pytest.skip if os.environ.get("FCGIGUARD_ALLOW_SKIP") else pytest.fail
-        say("root is needed to be another user; FCGIGUARD_ALLOW_SKIP=1 skips such tests")
+root = shared.root
 
 
 @pytest.fixture(scope="session")

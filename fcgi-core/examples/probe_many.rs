@@ -4,7 +4,8 @@
 //! probe_many serve FOLDER COUNT HUNG     listens on COUNT sockets in FOLDER; never accepts on every (COUNT/HUNG)th
 //! probe_many flap FOLDER COUNT SECONDS [HUNG]
 //!                                        the same; each closes without an answer in every other span of so many seconds
-//! probe_many probe FOLDER COUNT          probes them all; prints when the last healthy one and the last of all were done
+//! probe_many probe FOLDER COUNT [DEADLINE]
+//!                                        probes them all; prints when the last healthy one and the last of all were done (deadline: 2s)
 //! ```
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
@@ -58,10 +59,10 @@ fn serve(folder: &Path, count: usize, hung: usize, flap: u64) {
     }
 }
 
-fn probe(folder: &Path, count: usize) {
+fn probe(folder: &Path, count: usize, deadline: &str) {
     let addresses: Vec<Address> = (0..count).map(|n| Address::Unix(socket(folder, n))).collect();
     let mut probe = Probe::new();
-    probe.set("timeout", "2s").unwrap();
+    probe.set("timeout", deadline).unwrap();
     let begun = Instant::now();
     let (mut healthy, mut others, mut last) = (0, 0, begun.elapsed());
     probe
@@ -86,6 +87,6 @@ fn main() {
             let hung = args.get(4).map_or(0, |_| number(4));
             serve(&folder, number(2), hung, number(3) as u64);
         }
-        _ => probe(&folder, number(2)),
+        _ => probe(&folder, number(2), args.get(3).map_or("2s", String::as_str)),
     }
 }

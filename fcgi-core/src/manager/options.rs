@@ -1,5 +1,7 @@
 //! The one option table. Flags, TOML keys, environment names, C setters, binding keywords and docs/options.md are made
 //! from it; nothing else knows an option's name, type, default or text.
+// Texts of the table become documentation; [v6] in them is an address.
+#![allow(rustdoc::broken_intra_doc_links)]
 
 use crate::error::{Code, Coded};
 use crate::units::{format_duration_ms, format_size, parse_duration_ms, parse_size};

@@ -1,6 +1,6 @@
 //! The policy: what a pool does, as a pure state machine. Events and the time in, actions out; no process, no clock.
 //!
-//! After every event and at every deadline the policy compares what is with what should be ([`Policy::steer`]) and asks for
+//! After every event and at every deadline the policy compares what is with what should be (`Policy::steer`) and asks for
 //! the difference. Each worker is *wanted* or *outdated* (an older generation, or due for recycling). The one rule that
 //! keeps requests from being lost: an outdated worker is asked to leave only while more workers are ready than the pool
 //! needs. Reload, recycling and shrinking are that one rule with different reasons.

@@ -196,52 +196,45 @@ def no_fork(rig, seconds):
     return f"{count} KILLs; fork gave EAGAIN {struck(rig, 'fork: Resource temporarily')} times; {len(rig.workers())} of {rig.size} workers at the end of it"
 
 
+def halt(rig, seconds, still, whom, meanwhile=lambda: None):
+    """STOPs those that `whom` gives, asks for a reload, and lets them go on after `still` seconds; again and again. Returns how often."""
+    times, end = 0, time.monotonic() + seconds * 0.8
+    while time.monotonic() < end and (pids := whom()):
+        for pid in pids:
+            rig.stop(pid)
+        times += 1
+        rig.tell(signal.SIGHUP)
+        meanwhile()
+        time.sleep(still)
+        rig.go_on()
+        time.sleep(0.2)
+    return times
+
+
 @shared_pool
 def stop_manager(rig, seconds):
     """STOP and CONT of the manager, with a reload asked for and a worker KILLed while it stands.
     Workers serve on without it; it catches up."""
-    stood = 0
-    end = time.monotonic() + seconds * 0.8
-    while time.monotonic() < end:
-        rig.stop(rig.pid)
-        rig.tell(signal.SIGHUP)
-        rig.kill(random.choice(rig.workers() or [0]))
-        time.sleep(0.4)
-        stood += 1
-        rig.go_on()
-        time.sleep(0.2)
-    return f"stood still {stood} times for 0.4 s, a reload and a KILL each time"
+    times = halt(rig, seconds, 0.4, lambda: [rig.pid], lambda: rig.kill(random.choice(rig.workers() or [0])))
+    return f"stood still {times} times for 0.4 s, a reload and a KILL each time"
 
 
 @shared_pool
 def stop_workers(rig, seconds):
     """STOP and CONT of workers, one or all at once, with reloads.
     What they hold waits and is answered; nobody takes them for dead."""
-    times, end = 0, time.monotonic() + seconds * 0.8
-    while time.monotonic() < end:
-        workers = rig.workers()
-        for pid in random.sample(workers, random.choice([1, len(workers)]) if workers else 0):
-            rig.stop(pid)
-        times += 1
-        rig.tell(signal.SIGHUP)
-        time.sleep(0.3)
-        rig.go_on()
-        time.sleep(0.2)
-    return f"{times} times one or all workers stood still for 0.3 s, a reload each time"
+    def some():
+        workers = wait_for("workers", rig.workers)
+        return random.sample(workers, random.choice([1, len(workers)]))
+
+    return f"{halt(rig, seconds, 0.3, some)} times one or all workers stood still for 0.3 s, a reload each time"
 
 
 @shared_pool
 def stop_clients(rig, seconds):
     """STOP and CONT of the clients, in the middle of requests, with reloads.
     A client that stands still is no lost request and does not hold a worker's leave."""
-    times, end = 0, time.monotonic() + seconds * 0.8
-    while time.monotonic() < end and rig.loads.poll() is None:
-        rig.stop(rig.loads.pid)
-        times += 1
-        rig.tell(signal.SIGHUP)
-        time.sleep(0.4)
-        rig.go_on()
-        time.sleep(0.2)
+    times = halt(rig, seconds, 0.4, lambda: [rig.loads.pid] if rig.loads.poll() is None else [])
     return f"the clients stood still {times} times for 0.4 s, a reload each time"
 
 

@@ -69,6 +69,9 @@ class Hurt:
             if used > SPIN:
                 wrong.append(f"the manager spins: {used:.0%} of a core")
             wrong += self.whole(rig)
+            # A full disk takes no lines.
+            if fault is not faults.full_disk:
+                wrong += self.told(rig)
             rig.grew[name] = rig.grew.get(name, 0) + memory(rig.pid) - had
         rss = f"{memory(rig.pid)} kB, {descriptors(rig.pid)} descriptors" if rig.manager.poll() is None else "gone"
         self.verdict(name, f"{did}; sent {figures['sent']}, lost {lost}, by KILL {by_kill}; manager {used:.0%} of a core, {rss}", wrong)
@@ -88,6 +91,15 @@ class Hurt:
             # Told once, under the fault that did it.
             rig.at_rest = rig.rest()
             return found
+        return []
+
+    @staticmethod
+    def told(rig):
+        """What the log keeps back: it can be read backwards only if each start has its end."""
+        try:
+            wait_for("each start has its end", lambda: not rig.untold(), 10)
+        except AssertionError:
+            return [f"the log has no line on the end of {rig.untold()}"]
         return []
 
     def alone(self, fault, seconds):

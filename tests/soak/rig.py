@@ -4,6 +4,7 @@ Limits are set on the running processes (prlimit), their soft part only: an ordi
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,8 @@ NOBODY = 65534
 KILL_WINDOW = 2.0
 # What the manager may use of a core while it is hurt: one that spins uses all of it.
 SPIN = 0.6
+# A line of the text log on a worker's start or end.
+WORKER_LINE = re.compile(r"fcgiguard: [^\[]*\[\d+\.(\d+)\]: (started|exited with|was ended by|never became)")
 
 
 def own_mounts():
@@ -217,6 +220,14 @@ class Rig:
     def said(self, text):
         """How often the log has a text, since the fault began."""
         return self.log.read_text(errors="replace").count(text) if self.log.exists() else 0
+
+    def untold(self):
+        """Workers that are gone, whose start the log tells and whose end it does not."""
+        here, open_ends = set(self.workers()), set()
+        for line in self.log.read_text(errors="replace").splitlines():
+            if told := WORKER_LINE.match(line):
+                (open_ends.add if told[2] == "started" else open_ends.discard)(int(told[1]))
+        return sorted(open_ends - here)
 
     def forget_log(self):
         """Empties the log: it is opened for appending, and an hour of faults would fill the disk by itself."""

@@ -62,8 +62,10 @@ pub enum Event {
     Start,
     /// The process exists.
     Spawned { slot: Slot, pid: i32 },
-    /// No process could be made, or its command cannot be executed.
+    /// No process could be made.
     SpawnFailed { slot: Slot, reason: String },
+    /// A process was made and has ended, since it could not become its command.
+    ExecFailed { slot: Slot, ended: Ended, reason: String },
     /// The worker can serve.
     Ready { slot: Slot, how: ReadyHow },
     /// The worker's process has ended and was reaped; `served` is how many requests its line counts.

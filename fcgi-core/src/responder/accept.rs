@@ -12,6 +12,11 @@ const IMPATIENT: u32 = 64;
 /// Connections with unfinished heads held at most; more than that is an attack, and the oldest goes.
 const HEADS_MAX: usize = 256;
 const EVENTS: usize = 64;
+/// Pause (ms) before a connection is tried for again that could not be taken for want of descriptors or memory.
+const SHORT_PAUSE_MS: i32 = 100;
+/// A process that has had no descriptor left for so long (ms) will hardly find one: a program that leaks them is helped by nothing
+/// but a new process, which its manager makes as soon as this one goes. What the whole system is short of is waited for without end.
+const SHORT_MAX_MS: u64 = 5000;
 /// So often a connection that is to be closed is served on because its next request had arrived, before it is shut.
 const LOOKS: u32 = 16;
 
@@ -76,6 +81,10 @@ impl Responder {
     fn wait(&mut self, wait: bool) -> Result<bool> {
         let timeout = if !wait || !self.again.is_empty() { 0 } else { self.set_timer() };
         self.gate.kept(self.table.count(Waits::Idle) as u32);
+        if let Err(ResponderError::Sys(error)) = self.epoll().map(drop) {
+            self.bide(error, wait)?;
+            return Ok(true);
+        }
         let mut events = [Event::EMPTY; EVENTS];
         let count = match self.epoll()?.wait(&mut events, timeout) {
             Ok(count) => count,
@@ -225,7 +234,10 @@ impl Responder {
             Ok(fd) => fd,
             Err(e) => {
                 return match e.errno() {
-                    libc::EAGAIN => Ok(None),
+                    libc::EAGAIN => {
+                        self.short_since = None;
+                        Ok(None)
+                    }
                     libc::EINTR => {
                         self.interrupted = true;
                         Ok(Some(Looked::Done))
@@ -240,12 +252,15 @@ impl Responder {
                         self.leave = true;
                         Ok(Some(Looked::Done))
                     }
-                    // Out of descriptors: a kept connection is worth less than a new one.
-                    libc::EMFILE | libc::ENFILE if self.close_oldest(Waits::Idle) => Ok(Some(Looked::Done)),
-                    _ => Err(e.into()),
+                    // On the way out: whoever stays takes it.
+                    _ if e.is_shortage() && self.leave => Ok(Some(Looked::Done)),
+                    // A kept connection is worth less than a new one.
+                    _ if e.is_shortage() && self.close_oldest(Waits::Idle) => Ok(Some(Looked::Done)),
+                    _ => self.bide(e, wait).map(|()| Some(Looked::Done)),
                 };
             }
         };
+        self.short_since = None;
         self.stats.accepted += 1;
         if !self.peer_allowed(&accepted) {
             self.stats.refused_peers += 1;
@@ -256,6 +271,30 @@ impl Responder {
         let patient = wait && self.impatient == 0;
         self.impatient = self.impatient.saturating_sub(1);
         Ok(Some(self.look(Box::new(Link::new(accepted, conn)), patient)))
+    }
+
+    /// After a call that failed: a moment's pause where that may help. Connections wait in the listen queue meanwhile, or another
+    /// worker takes them. A word from the manager ends the pause.
+    fn bide(&mut self, error: SysError, wait: bool) -> Result<()> {
+        let now = time::monotonic_coarse_ms();
+        let short_for = now.saturating_sub(*self.short_since.get_or_insert(now));
+        let hopeless = error.errno() == libc::EMFILE && short_for >= SHORT_MAX_MS;
+        if !wait || !error.is_shortage() || hopeless {
+            return Err(error.into());
+        }
+        if self.table.count(Waits::Head) == 0 && !self.gate.rest() {
+            // The next claim says so too.
+            return Ok(());
+        }
+        let lifeline = self.gate.lifeline().map(|fd| PollFd::new(fd, poll::IN));
+        match poll::poll(&mut Vec::from_iter(lifeline), SHORT_PAUSE_MS) {
+            Ok(0) => {}
+            Ok(_) => self.gate.drain_nudge(),
+            Err(e) if e.errno() == libc::EINTR => self.interrupted = true,
+            // Not even poll has memory.
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(SHORT_PAUSE_MS as u64)),
+        }
+        Ok(())
     }
 
     fn peer_allowed(&self, fd: &OwnedFd) -> bool {

@@ -36,7 +36,7 @@ use crate::sys::epoll::{Epoll, Event};
 use crate::sys::net::{self, SockAddr};
 use crate::sys::poll::{self, PollFd};
 use crate::sys::timer::Timer;
-use crate::sys::{fd, forks, signal, time};
+use crate::sys::{fd, forks, signal, time, SysError};
 use detach::Home;
 use link::{Link, Table, Waits};
 use output::Output;
@@ -148,6 +148,8 @@ pub struct Responder {
     interrupted: bool,
     /// New connections that are not given time for their first byte.
     impatient: u32,
+    /// Since when no connection could be taken for want of descriptors or memory; monotonic ms.
+    short_since: Option<u64>,
     said_ready: bool,
     /// Where detached requests give their connections back.
     home: Option<Arc<Home>>,
@@ -218,6 +220,7 @@ impl Responder {
             leave: false,
             interrupted: false,
             impatient: 0,
+            short_since: None,
             said_ready: false,
             home: None,
             back: None,
@@ -226,7 +229,8 @@ impl Responder {
     }
 
     /// Waits for the next request; None when the worker should leave. A request still in hand is finished first.
-    /// An error is the system's (out of descriptors, a bad listening socket), never a peer's.
+    /// An error is the system's (a bad listening socket), never a peer's. For want of descriptors or memory it closes kept connections,
+    /// then pauses and tries again; only a process that finds no descriptor for 5 s gets that as an error.
     pub fn accept(&mut self) -> Result<Option<Request<'_>>> {
         match self.find(true, false)? {
             Found::Request => Ok(Some(Request::of(self))),

@@ -114,7 +114,7 @@ impl Machine {
             let result = Ok(format!("generation {} serves", self.policy.status().generation + 1));
             self.actions.push_back(Action::Finished { change: *change, result });
         }
-        if let Event::Exited { slot, .. } | Event::SpawnFailed { slot, .. } = event {
+        if let Event::Exited { slot, .. } | Event::SpawnFailed { slot, .. } | Event::ExecFailed { slot, .. } = event {
             self.drained.retain(|&s| s != slot);
         }
         if self.fault == Fault::EndsEarly && matches!(event, Event::Stop { .. }) {

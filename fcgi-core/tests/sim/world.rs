@@ -460,7 +460,11 @@ impl World {
             What::ExecFails(pid) => {
                 if let Some(at) = self.processes.iter().position(|p| p.pid == pid) {
                     let slot = self.processes.swap_remove(at).slot;
-                    self.event(Event::SpawnFailed { slot, reason: "exec: no such file".into() });
+                    self.event(Event::ExecFailed {
+                        slot,
+                        ended: Ended::Code(127),
+                        reason: "exec: no such file".into(),
+                    });
                 }
             }
             What::Sample => {

@@ -145,13 +145,13 @@ impl Manager {
             }
         }
         let now = time::monotonic_ms();
-        if let Some(reason) = child.exec_error {
-            return self.policy.handle(now, Event::SpawnFailed { slot, reason });
-        }
         let ended = match (status.code(), status.signal()) {
             (_, Some(number)) => Ended::Signal(number),
             (code, None) => Ended::Code(code.unwrap_or(0)),
         };
+        if let Some(reason) = child.exec_error {
+            return self.policy.handle(now, Event::ExecFailed { slot, ended, reason });
+        }
         self.policy.handle(now, Event::Exited { slot, ended, served });
         // A worker that was woken for a connection may have left without taking it.
         for child in &self.children {

@@ -217,6 +217,14 @@ impl Policy {
                 self.workers.retain(|w| w.slot != slot);
                 self.failed_start(now, None, &format!("a worker cannot be started: {reason}"));
             }
+            Event::ExecFailed { slot, ended, reason } => {
+                if let Some(at) = self.workers.iter().position(|w| w.slot == slot) {
+                    let worker = self.workers.swap_remove(at);
+                    // Its start was told and counted, so its end is: a log in which one is missing cannot be read backwards.
+                    self.tell_exit(Level::Warning, &worker, ended, format!("never became its command: {reason}"));
+                }
+                self.failed_start(now, None, &format!("a worker cannot be started: {reason}"));
+            }
             Event::Ready { slot, how } => self.on_ready(now, slot, how),
             Event::Exited { slot, ended, served } => self.on_exit(now, slot, ended, served),
             Event::Status { slot, text } => {
@@ -369,23 +377,15 @@ impl Policy {
             return;
         };
         let worker = self.workers.swap_remove(at);
-        self.counters.exited += 1;
         // Shared memory that the worker could write: no sum of it may overflow, and what was counted already stays counted.
         self.counters.served = self.counters.served.saturating_add(served.max(worker.requests));
         let text = match ended {
             Ended::Code(code) => format!("exited with status {code}"),
             Ended::Signal(number) => format!("was ended by signal {number}"),
         };
-        let who = Some(WorkerRef { slot, pid: worker.pid, generation: worker.generation });
         let expected = matches!(worker.phase, Phase::Leaving | Phase::Killed) || self.stopping;
         let level = if expected || ended == Ended::Code(0) { Level::Info } else { Level::Warning };
-        self.tell_about(level, "worker_exited", who, text.clone());
-        if let Some(Action::Tell(notice)) = self.actions.back_mut() {
-            notice.status = match ended {
-                Ended::Code(code) => code << 8,
-                Ended::Signal(number) => number,
-            };
-        }
+        self.tell_exit(level, &worker, ended, text.clone());
         if let Ended::Code(code) = ended {
             // New code that finds itself unfit is a reload that failed: the old generation serves, and goes on.
             let of_reload =
@@ -439,6 +439,19 @@ impl Policy {
                 }
             }
             Phase::Leaving | Phase::Killed => {}
+        }
+    }
+
+    /// Counts and tells the end of a worker that was told as started.
+    fn tell_exit(&mut self, level: Level, worker: &Worker, ended: Ended, text: String) {
+        self.counters.exited += 1;
+        let who = Some(WorkerRef { slot: worker.slot, pid: worker.pid, generation: worker.generation });
+        self.tell_about(level, "worker_exited", who, text);
+        if let Some(Action::Tell(notice)) = self.actions.back_mut() {
+            notice.status = match ended {
+                Ended::Code(code) => code << 8,
+                Ended::Signal(number) => number,
+            };
         }
     }
 

@@ -597,6 +597,31 @@ fn starts_that_a_failure_made_needless_are_not_carried_out() {
 }
 
 #[test]
+fn every_worker_that_was_told_as_started_is_told_and_counted_as_exited() {
+    let mut policy = Policy::new(&PoolOptions::default(), 1);
+    policy.handle(0, Event::Start);
+    let (mut pid, mut lines) = (100, Vec::new());
+    while let Some(action) = policy.next_action() {
+        match action {
+            Action::Spawn { slot, .. } if pid == 100 => {
+                pid += 1;
+                policy.handle(0, Event::Spawned { slot, pid });
+                policy.handle(1, Event::ExecFailed { slot, ended: Ended::Code(127), reason: "dup2: full".into() });
+            }
+            // No process, so there is nothing to tell apart from the failure.
+            Action::Spawn { slot, .. } => policy.handle(1, Event::SpawnFailed { slot, reason: "fork: full".into() }),
+            Action::Tell(notice) => {
+                lines.extend(notice.worker.map(|worker| (worker.pid, notice.kind, notice.status)));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(lines, [(101, "worker_started", -1), (101, "worker_exited", 127 << 8)]);
+    let counters = policy.status().counters;
+    assert_eq!((counters.spawned, counters.exited), (1, 1));
+}
+
+#[test]
 fn a_restart_delay_of_0_does_not_fork_without_end() {
     let mut options = PoolOptions::default();
     for (name, value) in [("workers", "1"), ("restart_delay", "0"), ("restart_factor", "1")] {

@@ -23,38 +23,49 @@ def mappings(pid):
     return sorted(((kb, n) for n, kb in totals.items()), reverse=True)
 
 
-def table(detail=False):
-    """Markdown: PSS, its private part, RSS of each manager; measured after 200 requests."""
+def measured(detail=False):
+    """Yields (name, PSS kB, private kB, RSS kB) of each manager after 200 requests; of one that cannot be measured the reason and None, None.
+    With `detail` a last field has the mappings of ours."""
     folder = tempfile.mkdtemp(prefix="fg-", dir="/tmp")
     os.chmod(folder, 0o755)
-    address = servers.place(folder, "tcp")
-    # A copy of the command: another pool of the same file on this machine would share its pages, and halve the figure.
-    image, place = Path(f"{folder}/fcgiguard"), servers.place(folder, "unix")
-    shutil.copy(BIN, image)
-    shutil.copy(BIN.parent / "libfcgiguard_worker.so", folder)
-    argv = [image, "run", "--listen", place, "--control", f"{folder}/control", "--workers", 4, "--", PERL, WORKER]
-    made = [("fcgiguard run", lambda: site("ours", argv, folder, place)),
-            ("FCGI::ProcManager", lambda: procmanager(folder, "unix")),
-            ("php-fpm master", lambda: fpm(folder, "unix")),
-            ("multiwatch", lambda: multiwatch(folder, "unix", [PERL, WORKER])),
-            ("fcgiwrap -c 4", lambda: site("fcgiwrap", [need("fcgiwrap", "fcgiwrap"), "-c", "4", "-s", f"tcp:{address}"], folder, address))]
-    rows = ["| manager process, 4 workers | PSS kB | private kB | RSS kB |", "| --- | ---: | ---: | ---: |"]
-    extra = ""
-    for name, make in made:
-        try:
-            with make() as service:
-                until(lambda: len(service.workers()) >= 4, 5)
-                if not name.startswith("fcgiwrap"):
-                    for _ in range(200):
-                        service.request()
-                time.sleep(0.3)
-                private = rollup(service.pid, "Private_Clean") + rollup(service.pid, "Private_Dirty")
-                rows.append(f"| {name} | {rollup(service.pid)} | {private} | {rollup(service.pid, 'Rss')} |")
-                if name == "fcgiguard run" and detail:
-                    extra = "\n".join(f"{kb:>7} kB  {what}" for kb, what in mappings(service.pid)[:14])
-        except Exception as e:  # noqa: BLE001
-            rows.append(f"| {name} | {type(e).__name__}: {str(e)[:80]} | | |")
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        address = servers.place(folder, "tcp")
+        # A copy of the command: another pool of the same file on this machine would share its pages, and halve the figure.
+        image, place = Path(f"{folder}/fcgiguard"), servers.place(folder, "unix")
+        shutil.copy(BIN, image)
+        shutil.copy(BIN.parent / "libfcgiguard_worker.so", folder)
+        argv = [image, "run", "--listen", place, "--control", f"{folder}/control", "--workers", 4, "--", PERL, WORKER]
+        made = [("fcgiguard run", lambda: site("ours", argv, folder, place)),
+                ("FCGI::ProcManager", lambda: procmanager(folder, "unix")),
+                ("php-fpm", lambda: fpm(folder, "unix")),
+                ("multiwatch", lambda: multiwatch(folder, "unix", [PERL, WORKER])),
+                ("fcgiwrap -c 4", lambda: site("fcgiwrap", [need("fcgiwrap", "fcgiwrap"), "-c", "4", "-s", f"tcp:{address}"], folder, address))]
+        for name, make in made:
+            try:
+                with make() as service:
+                    until(lambda: len(service.workers()) >= 4, 5)
+                    if not name.startswith("fcgiwrap"):
+                        for _ in range(200):
+                            service.request()
+                    time.sleep(0.3)
+                    private = rollup(service.pid, "Private_Clean") + rollup(service.pid, "Private_Dirty")
+                    row = (name, rollup(service.pid), private, rollup(service.pid, "Rss"))
+                    if detail:
+                        row += (mappings(service.pid)[:14] if name == "fcgiguard run" else [],)
+            except Exception as e:  # noqa: BLE001
+                row = (name, f"{type(e).__name__}: {str(e)[:80]}", None, None) + (([],) if detail else ())
+            yield row
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def table(detail=False):
+    """The same as Markdown."""
+    rows, extra = ["| manager process, 4 workers | PSS kB | private kB | RSS kB |", "| --- | ---: | ---: | ---: |"], ""
+    for name, *figures, parts in measured(detail=True):
+        rows.append(f"| {name} | " + " | ".join("" if f is None else str(f) for f in figures) + " |")
+        if detail and parts:
+            extra = "\n".join(f"{kb:>7} kB  {what}" for kb, what in parts)
     return "\n".join(rows) + "\n" + (("\n" + extra + "\n") if extra else "")
 
 

@@ -78,6 +78,11 @@ fn answer(body: usize, record: usize) -> Vec<u8> {
 
 type Work<'a> = (&'static str, Box<dyn FnMut() -> usize + 'a>);
 
+/// Rounds over the works of a comparison; a smoke run has fewer.
+fn rounds() -> usize {
+    std::env::var("BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(9)
+}
+
 /// Runs the works in turn, nine times over, and prints the best of each and its ratio to the first. Every work must
 /// return the same number: proof that they did the same. Returns the times in nanoseconds, in the order of the works.
 fn compare(title: &str, bytes: Option<usize>, goal: &str, works: &mut [Work<'_>]) -> Vec<f64> {
@@ -94,7 +99,7 @@ fn compare(title: &str, bytes: Option<usize>, goal: &str, works: &mut [Work<'_>]
         repeats.push(count.max(1));
     }
     let mut times = vec![Vec::new(); works.len()];
-    for _ in 0..9 {
+    for _ in 0..rounds() {
         for (at, (_, work)) in works.iter_mut().enumerate() {
             let start = Instant::now();
             for _ in 0..repeats[at] {

@@ -5,7 +5,7 @@ if [ -n "${K:-}" ]; then
     exec .deps/venv/bin/python -m pytest tests/recipes -k "$K"
 fi
 # Side by side, since both mostly wait.
-.deps/venv/bin/python -m pytest tests/recipes/test_applications.py tests/recipes/test_pages.py tests/recipes/test_systemd.py >target/recipes.log 2>&1 &
+.deps/venv/bin/python -m pytest tests/recipes/test_applications.py tests/recipes/test_nagios.py tests/recipes/test_pages.py tests/recipes/test_systemd.py >target/recipes.log 2>&1 &
 other=$!
 status=0
 .deps/venv/bin/python -m pytest tests/recipes/test_recipes.py || status=1

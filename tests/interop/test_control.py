@@ -105,6 +105,7 @@ def test_the_status_is_of_this_moment_not_of_the_last_sample(fcgiguard, folder):
         def worker():
             return json.loads(run(fcgiguard, "status", control, "--json"))["workers"][0]
 
+        assert worker()["memory"] > 100_000, "its resident set"
         for served in (1, 2):
             slow = subprocess.Popen([fcgiguard, "request", address, "--query", "sleep=700"], stdout=subprocess.DEVNULL)
             try:

@@ -98,7 +98,7 @@ impl Manager {
 }
 
 /// Memory of a process in bytes: proportional share, or resident set.
-fn memory_of(pid: i32, pss: bool) -> Option<u64> {
+pub(super) fn memory_of(pid: i32, pss: bool) -> Option<u64> {
     let (file, key) = if pss { ("smaps_rollup", "Pss:") } else { ("status", "VmRSS:") };
     let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;

@@ -22,6 +22,10 @@ impl Manager {
                 // Never less than was shown already, whatever a hostile worker writes: counters only grow.
                 worker.requests = worker.requests.max(line.requests.load(Ordering::Relaxed));
             }
+            // What max_memory has measured stands for itself, since it decides.
+            if worker.memory == 0 {
+                worker.memory = samples::memory_of(worker.pid, false).unwrap_or(0);
+            }
         }
         status
     }

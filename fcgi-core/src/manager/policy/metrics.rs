@@ -143,7 +143,7 @@ fn gauges() -> [Gauge; 8] {
         (
             "fcgiguard_workers_memory_bytes",
             "bytes",
-            "Memory of all workers, where max_memory has it measured.",
+            "Memory of all workers: resident, or as max_memory measures it.",
             |s, _| s.workers.iter().map(|w| w.memory as f64).sum(),
         ),
         ("fcgiguard_generation", "", "Generation that serves; it rises with each reload.", |s, _| {

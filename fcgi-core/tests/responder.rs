@@ -116,8 +116,8 @@ impl Server {
 
     fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.path).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.set_read_timeout(Some(HUNG)).unwrap();
+        stream.set_write_timeout(Some(HUNG)).unwrap();
         stream
     }
 
@@ -888,7 +888,7 @@ fn what_a_leaving_worker_was_sent_is_answered() {
                 clients.push(use_until_closed(stream, look));
             } else {
                 let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                stream.set_read_timeout(Some(HUNG)).unwrap();
                 let look = stream.try_clone().unwrap().into();
                 clients.push(use_until_closed(stream, look));
             }

@@ -215,22 +215,11 @@ fn hung_targets_delay_no_other_and_descriptors_stay_bounded() {
             });
         }
     }
-    let probe = probe(&[("max_open", "20")]);
-    let begun = Instant::now();
-    let mut healthy_by = Duration::ZERO;
-    let (mut healthy, mut hung) = (0, 0);
-    probe
-        .run_many(&addresses, |_, result| match result.unwrap().verdict {
-            Verdict::Healthy => {
-                healthy += 1;
-                healthy_by = begun.elapsed();
-            }
-            Verdict::Silent => hung += 1,
-            other => unreachable!("{other}"),
-        })
-        .unwrap();
-    assert_eq!((healthy, hung), (50, 10));
-    assert!(healthy_by < Duration::from_millis(350), "{healthy_by:?}");
+    // Long enough for fifty answers on any machine: whoever waits for a hung one comes after its verdict.
+    let probe = probe(&[("max_open", "20"), ("timeout", "4s")]);
+    let mut verdicts = Vec::new();
+    probe.run_many(&addresses, |_, result| verdicts.push(result.unwrap().verdict)).unwrap();
+    assert_eq!(verdicts, [[Verdict::Healthy; 50].as_slice(), &[Verdict::Silent; 10]].concat());
 }
 
 #[test]

@@ -1,13 +1,14 @@
 """Plays the faults under load and looks at the invariants after each, so that what breaks one is named.
 
 Pools live through all the faults of faults.SHARED, again and again; those of faults.ALONE have a pool of their own."""
+import os
 import random
 import shutil
 import time
 from pathlib import Path
 
 import faults
-from rig import SPIN, Rig, cpu, descriptors, memory, own_mounts, wait_for
+from rig import NOBODY, SPIN, Rig, cpu, descriptors, memory, own_mounts, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 # Growth of the manager's resident memory that is taken for noise (kB): the allocator's, after the first round of all faults.
@@ -85,7 +86,7 @@ class Hurt:
         except AssertionError as error:
             return [f"{error}: {rig.ask('status', '--line').stdout.strip()}"]
         try:
-            wait_for("as at rest", lambda: not rig.grown(), 10)
+            wait_for("as at rest", lambda: not rig.grown())
         except AssertionError:
             found = rig.grown()
             # Told once, under the fault that did it.
@@ -97,7 +98,7 @@ class Hurt:
     def told(rig):
         """What the log keeps back: it can be read backwards only if each start has its end."""
         try:
-            wait_for("each start has its end", lambda: not rig.untold(), 10)
+            wait_for("each start has its end", lambda: not rig.untold())
         except AssertionError:
             return [f"the log has no line on the end of {rig.untold()}"]
         return []
@@ -188,9 +189,15 @@ def thin(values, most=12):
 
 
 def shm_files():
-    """Names in /dev/shm that this project would give: others' come and go."""
-    folder = Path("/dev/shm")
-    return {path.name for path in folder.iterdir() if "fcgi" in path.name} if folder.is_dir() else set()
+    """Names in /dev/shm that a manager of ours would give, and its user's: others' come and go."""
+    user = NOBODY if os.getuid() == 0 else os.getuid()
+    found = set()
+    for path in Path("/dev/shm").glob("*fcgi*"):
+        try:
+            found |= {path.name} if path.lstat().st_uid == user else set()
+        except FileNotFoundError:
+            pass
+    return found
 
 
 def forget_faketime():

@@ -160,6 +160,16 @@ class Rig:
         """Connections in the listen queue."""
         return json.loads(self.ask("status", "--json").stdout)["queue"]
 
+    def target(self):
+        """How many workers the manager means to have."""
+        return json.loads(self.ask("status", "--json").stdout)["target"]
+
+    def ask_it(self, count):
+        """Sends so many requests at once, besides the load. None may be lost."""
+        done = subprocess.run([self.image, "bench", self.address, "--requests", str(count)], capture_output=True, text=True, timeout=90)
+        if done.returncode:
+            raise AssertionError(f"requests lost: {done.stdout}{done.stderr}")
+
     def counters(self):
         return json.loads(self.ask("status", "--json").stdout)["counters"]
 
@@ -304,7 +314,7 @@ class Rig:
         if self.manager:
             self.manager.poll()
             try:
-                wait_for("processes gone", lambda: not marked(self.mark), 10)
+                wait_for("processes gone", lambda: not marked(self.mark))
             except AssertionError:
                 left = marked(self.mark)
                 wrong.append(f"processes left: {left}")

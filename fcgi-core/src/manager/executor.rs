@@ -270,12 +270,12 @@ impl Manager {
         if handover::is_check() {
             handover::end_check(&opened.map_or_else(|error| error.lines(), |mut manager| manager.undo()));
         }
-        let mut manager = opened?;
-        manager.supervisor = Supervisor::from_environment();
         // Pools that this program no longer has: their workers leave, and nobody waits for them.
         for pool in handover::unclaimed() {
             Manager::let_go(&pool);
         }
+        let mut manager = opened?;
+        manager.supervisor = Supervisor::from_environment();
         Ok(manager)
     }
 
@@ -289,22 +289,6 @@ impl Manager {
     #[allow(clippy::result_large_err)] // as above
     pub(super) fn open_one(options: PoolOptions, mode: Mode) -> Result<Manager, OpenError> {
         let mut error = OpenError { options: options.validate(), command: None, listen: Vec::new(), other: None };
-        let mut template = None;
-        if let Mode::Exec(argv) = &mode {
-            match Command::resolve(argv) {
-                Ok(command) => match Template::new(command, &options) {
-                    Ok(made) => template = Some(made),
-                    Err(fault) => error.options.push(fault),
-                },
-                Err(fault) => error.command = Some(fault),
-            }
-        }
-        if matches!(mode, Mode::Fork(_)) {
-            error.options.extend(not_for_fork(&options));
-        }
-        if !error.options.is_empty() || error.command.is_some() {
-            return Err(error);
-        }
         let mut state = match handover::claim(&options.name) {
             Ok(state) => state,
             Err(reason) => return Err(OpenError { other: Some(BoardError::State(reason)), ..error }),
@@ -314,8 +298,25 @@ impl Manager {
         let let_go = || {
             if let Some(state) = &claimed {
                 Manager::let_go(state);
+                let pidfile = std::path::Path::new(&options.pidfile);
+                if is_ours(pidfile) {
+                    let _ = std::fs::remove_file(pidfile);
+                }
             }
         };
+        let mut template = None;
+        match &mode {
+            Mode::Exec(argv) => match prepare_patiently(argv, &options, claimed.is_some()) {
+                Ok(made) => template = Some(made),
+                Err(Unfit::Command(fault)) => error.command = Some(fault),
+                Err(Unfit::Option(fault)) => error.options.push(fault),
+            },
+            Mode::Fork(_) => error.options.extend(not_for_fork(&options)),
+        }
+        if !error.options.is_empty() || error.command.is_some() {
+            let_go();
+            return Err(error);
+        }
         let board = match state.as_ref().and_then(|state| handover::take(state.board)) {
             Some(memory) => attach_patiently(&memory),
             None => Board::create(options.lines()),
@@ -862,9 +863,33 @@ impl Manager {
     }
 }
 
+/// How often, and how far apart (ms), a new image tries what it cannot do without: the workers go on meanwhile.
+const TRIES: u32 = 20;
+const BETWEEN_TRIES_MS: i32 = 50;
+
+/// Why a worker's start cannot be prepared.
+enum Unfit {
+    Command(CommandError),
+    Option(OptionFault),
+}
+
+/// All that is the same for each worker's start. After an upgrade's execve it was found good a moment ago, in the dry run: what is
+/// wrong now is asked again.
+fn prepare_patiently(argv: &[OsString], options: &PoolOptions, handed_over: bool) -> Result<Template, Unfit> {
+    let prepare = || Template::new(Command::resolve(argv).map_err(Unfit::Command)?, options).map_err(Unfit::Option);
+    let mut made = prepare();
+    for _ in 0..if handed_over { TRIES } else { 0 } {
+        if made.is_ok() {
+            break;
+        }
+        let _ = poll::poll(&mut [], BETWEEN_TRIES_MS);
+        made = prepare();
+    }
+    made
+}
+
 /// The scoreboard of the former image. A system that is short of something for a moment is asked again: the workers go on meanwhile.
 fn attach_patiently(memory: &OwnedFd) -> Result<Board, BoardError> {
-    const TRIES: u32 = 20;
     let mut tries = 0;
     loop {
         let copy = fd::duplicate(memory.as_fd(), 3).map_err(BoardError::from);
@@ -872,7 +897,7 @@ fn attach_patiently(memory: &OwnedFd) -> Result<Board, BoardError> {
             Err(BoardError::Sys(error)) if tries < TRIES && error.is_shortage() => tries += 1,
             other => return other,
         }
-        let _ = poll::poll(&mut [], 50);
+        let _ = poll::poll(&mut [], BETWEEN_TRIES_MS);
     }
 }
 

@@ -59,12 +59,15 @@ impl Group {
             };
             handover::end_check(&faults.iter().flat_map(lines).collect::<Vec<_>>());
         }
-        if !faults.is_empty() {
-            open.iter_mut().for_each(|pool| drop(pool.undo()));
-            return Err(faults);
-        }
         let gone = handover::unclaimed();
         let strangers: usize = gone.iter().map(|pool| Manager::let_go(pool).len()).sum();
+        if !faults.is_empty() {
+            open.iter_mut().for_each(|pool| {
+                pool.undo();
+                pool.let_workers_go();
+            });
+            return Err(faults);
+        }
         Ok(Group {
             ended: open.iter().map(|_| None).collect(),
             pools: open,

@@ -450,6 +450,13 @@ impl Manager {
         }
     }
 
+    /// After an upgrade that another pool of the process does not survive: as [`Manager::let_go`], of a pool that was taken over.
+    pub(super) fn let_workers_go(&self) {
+        for child in &self.children {
+            let _ = process::kill(child.pid, libc::SIGTERM);
+        }
+    }
+
     /// The workers of a pool that the new image does not have: their lifelines are cut, so that they leave after their request.
     pub(super) fn let_go(state: &PoolState) -> Vec<i32> {
         for listener in state.listeners.iter().chain(&state.control) {

@@ -289,6 +289,11 @@ pub fn new_image() -> i32 {
     let this = std::env::current_exe().expect("own path");
     life(&mut told, upgradable(), Mode::Exec(vec![this.into(), "serve".into()]), None);
     fault::become_role(Role::None);
+    if told.failed.is_some() {
+        // It has let its workers go and would end now; they end as init's children.
+        // SAFETY: waits for any child; a null status is allowed.
+        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
+    }
     let open = scenes::descriptors();
     let before = std::env::var(BEFORE).unwrap_or_default();
     if open.join("\n") != before {

@@ -61,7 +61,8 @@ impl Manager {
             .filter_map(|child| {
                 let line = self.board.line(child.slot)?;
                 let since = line.busy_since.load(Ordering::Acquire);
-                let busy = line.state() == State::Busy && since > 0;
+                // One that leaves may be at the last request of a connection that it keeps.
+                let busy = matches!(line.state(), State::Busy | State::Leaving) && since > 0;
                 Some(Sample {
                     slot: child.slot,
                     busy,

@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import fcgi
@@ -53,6 +55,50 @@ def test_reload_wait_says_why_it_was_given_up_and_the_old_code_serves_on(fcgigua
         shutil.copy(APP, script)
         assert "generation 3 serves" in run(fcgiguard, "reload", control, "--wait")
         assert fcgi.request(address, {}).pid not in old
+
+
+def test_after_reload_wait_no_old_worker_answers(fcgiguard, folder, transport):
+    address, control = servers.place(folder, transport), f"unix:{folder}/ctl"
+    with pool(fcgiguard, folder, address, 2, ["perl", APP], "--control", control) as manager:
+        over, answers = threading.Event(), []
+
+        def asks():
+            while not over.is_set():
+                asked = time.monotonic()
+                answers.append((asked, fcgi.request(address).pid))
+
+        clients = [threading.Thread(target=asks) for _ in range(4)]
+        for client in clients:
+            client.start()
+        try:
+            for _ in range(15):
+                old = set(workers_of(manager))
+                assert "serves with 2 workers" in run(fcgiguard, "reload", control, "--wait")
+                done = time.monotonic()
+                wait_until("answers", lambda: sum(asked > done for asked, _ in answers) > 8)
+                late = [pid for asked, pid in answers if asked > done and pid in old]
+                assert not late and not old & set(workers_of(manager)), manager.output()[-2000:]
+        finally:
+            over.set()
+            for client in clients:
+                client.join()
+
+
+def test_a_long_request_holds_up_reload_wait_for_a_second_only(fcgiguard, folder):
+    address, control = folder + "/s", f"unix:{folder}/ctl"
+    with pool(fcgiguard, folder, address, 1, [fcgiguard, "echo"], "--control", control):
+        with fcgi.connect(address) as long:
+            # Its body comes when the reload is over.
+            params = {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": "3"}
+            sent = fcgi.request_bytes(params, b"abc")
+            long.sendall(sent[:-8 - 11])
+            wait_until("it is busy", lambda: '"busy_ms":-1' not in run(fcgiguard, "status", control, "--json").replace(" ", ""))
+            text = run(fcgiguard, "reload", control, "--wait")
+            assert "1 old still finish their request" in text
+            assert json.loads(run(fcgiguard, "status", control, "--json"))["state"] == "running"
+            long.sendall(sent[-8 - 11:])
+            while fcgi.read_record(long)[0] != fcgi.END:
+                pass
 
 
 def test_scale_and_stop(fcgiguard, folder, transport):

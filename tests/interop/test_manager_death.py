@@ -1,8 +1,12 @@
 """kill -9 of the manager: its workers leave by themselves, and the same command starts again at once on the same socket."""
 import os
+import resource
 import signal
+import socket
+import sys
 import threading
 import time
+from pathlib import Path
 
 import fcgi
 import pytest
@@ -10,6 +14,8 @@ import servers
 from guard import command, pool, workers_of
 from process import Process, alive, children, wait_listening, wait_until
 from test_kill_workers import PROGRAMS
+
+FLUP = Path(__file__).parents[1] / "preload/apps/flup_app.py"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -48,6 +54,44 @@ def test_busy_worker_ends_its_request_before_it_leaves(fcgiguard, folder, transp
         wait_until("the worker left", lambda: not alive(worker), 2.0)
 
 
+def test_a_connection_that_was_reset_and_never_closed_keeps_no_worker(fcgiguard, folder):
+    pytest.importorskip("flup.server.fcgi")
+    address = servers.place(folder, "tcp")
+    with pool(fcgiguard, folder, address, 1, [sys.executable, FLUP]) as manager:
+        (worker,) = workers_of(manager)
+        with fcgi.connect(address) as client:
+            # Closed with the answer unread, it is reset.
+            client.sendall(fcgi.MONIT_PACKET)
+            client.recv(1, socket.MSG_PEEK)
+        manager.signal(signal.SIGKILL)
+        manager.wait()
+        wait_until("the worker left", lambda: not alive(worker), 20.0)
+
+
+def test_a_manager_without_memory_ends_as_if_it_was_killed(fcgiguard, folder):
+    argv, params = PROGRAMS["fcgi_pm"]()
+    address, control = f"{folder}/s", f"{folder}/ctl"
+    with pool(fcgiguard, folder, address, 2, argv, "--control", f"unix:{control}", "--env", "LANG=C") as manager:
+        workers = workers_of(manager)
+        resource.prlimit(manager.pid, resource.RLIMIT_AS, (1 << 20, 1 << 20))
+        visitors = []
+        try:
+            # Each is remembered: at some time the memory that it has is used up.
+            while manager.running() and len(visitors) < 900:
+                visitors.append(fcgi.connect(control))
+                visitors[-1].sendall(fcgi.request_bytes({"X": "y" * 20000})[:-16])
+        except OSError:
+            pass
+        finally:
+            for visitor in visitors:
+                visitor.close()
+        assert manager.wait() == -signal.SIGABRT, manager.output()
+        wait_until("no worker is left", lambda: not any(map(alive, workers)), 5.0)
+        with Process(command(fcgiguard, address, 2, argv), folder, name="again") as again:
+            wait_listening(address, again)
+            assert fcgi.request(address, params).pid not in workers
+
+
 def test_socket_of_a_living_manager_is_refused_and_left_alone(fcgiguard, folder, transport):
     argv, params = PROGRAMS["fcgi_pm"]()
     address = servers.place(folder, transport)
@@ -59,8 +103,6 @@ def test_socket_of_a_living_manager_is_refused_and_left_alone(fcgiguard, folder,
 
 
 def test_stale_socket_file_is_taken_over_and_any_other_file_is_not(fcgiguard, folder):
-    import socket
-
     argv, params = PROGRAMS["fcgi_pm"]()
     stale, other = f"{folder}/stale", f"{folder}/other"
     with socket.socket(socket.AF_UNIX) as s:

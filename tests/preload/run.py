@@ -301,6 +301,21 @@ def manager_dies(pool, w, program):
 
 
 @scenario
+def hung_up(pool, w, program):
+    """A connection that was reset and that the program does not close (flup): its worker outlives the manager for some seconds only."""
+    c = Client(pool.path)
+    # Closing with an answer unread resets the connection.
+    c.sock.sendall(record(9, bytes([15, 0]) + b"FCGI_MPXS_CONNS", 0))
+    select.select([c.sock], [], [], 1)
+    c.close()
+    time.sleep(0.2)
+    os.close(w.life)
+    w.life = -1
+    code, ms = pool.gone(w, 10)
+    return "ok %.0f ms" % ms if code == program.get("code", 0) else "code %s after %.0f ms %s" % (code, ms, pool.line(w))
+
+
+@scenario
 def keep_alive(pool, w, program):
     if program.get("keep") is False:
         return "-"
@@ -459,7 +474,7 @@ def main():
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", so, os.path.join(HERE, "board.c")], check=True)
     BOARD = ctypes.CDLL(so)
     bad = 0
-    cells = [ready, busy, term_held, drain_idle, drain_busy, manager_dies, keep_alive, keep_drain_busy, child_clean]
+    cells = [ready, busy, term_held, drain_idle, drain_busy, manager_dies, hung_up, keep_alive, keep_drain_busy, child_clean]
     try:
         for name, program in programs(tmp).items():
             if args.only and name not in args.only.split(","):

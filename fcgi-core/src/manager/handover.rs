@@ -12,7 +12,7 @@
 //! gets the old ones ([`listener_for`]).
 
 use super::action::{ChangeId, ReadyHow, Slot};
-use super::policy::handover::{PolicyState, ReloadState, WorkerState};
+use super::policy::handover::{PolicyState, ReloadState, Settling, WorkerState};
 use super::policy::status::{Counters, LastReload};
 use super::policy::Phase;
 use crate::address::Address;
@@ -188,6 +188,9 @@ impl PoolState {
         line!(out, "served", n.served);
         if let Some(r) = &p.reload {
             line!(out, "reload", join(&r.changes), r.reason, r.from, r.started_at, u8::from(r.proven));
+        }
+        for s in &p.settling {
+            line!(out, "settling", join(&s.changes), s.reason, s.generation, s.started_at, s.ready);
         }
         if let Some((changes, reason)) = &p.next_reload {
             line!(out, "next_reload", join(changes), reason);
@@ -381,6 +384,13 @@ impl PoolState {
                     proven: f.flag()?,
                 });
             }
+            "settling" => p.settling.push(Settling {
+                changes: f.numbers()?,
+                reason: f.text()?,
+                generation: f.number()?,
+                started_at: f.number()?,
+                ready: f.number()?,
+            }),
             "next_reload" => p.next_reload = Some((f.numbers()?, f.text()?)),
             "last_reload" => {
                 p.last_reload =
@@ -600,6 +610,7 @@ mod tests {
                 started_at: 5,
                 proven: true,
             }),
+            settling: vec![Settling { changes: vec![3], reason: "c".into(), generation: 2, started_at: 4, ready: 6 }],
             next_reload: Some((vec![], "next".into())),
             last_reload: Some(LastReload { at: 5, reason: String::new(), ok: true, outcome: "fine".into() }),
             upgrade: Some(7),

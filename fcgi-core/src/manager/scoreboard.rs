@@ -191,12 +191,13 @@ impl Line {
         State::from_number(self.state.load(Ordering::Acquire))
     }
 
-    /// Start of the request that is worked on now, monotonic ms; None between requests.
+    /// Start of the request that is worked on now, monotonic ms; None between requests. One that leaves may be at the last request of
+    /// a connection that it keeps.
     pub fn working_since(&self) -> Option<u64> {
         // State and start are two words: a start that changed in between belongs to the request before.
         let mut since = self.busy_since.load(Ordering::Acquire);
         for _ in 0..3 {
-            let busy = self.state() == State::Busy && since > 0;
+            let busy = matches!(self.state(), State::Busy | State::Leaving) && since > 0;
             let again = self.busy_since.load(Ordering::Acquire);
             if again == since {
                 return busy.then_some(since);

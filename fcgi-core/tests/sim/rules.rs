@@ -16,6 +16,8 @@ pub struct Judge {
     generations_allowed: [u32; 2],
     /// The generation whose canary has proved itself.
     proven: u32,
+    /// The last generation that was seen complete, with everybody of the older ones asked to leave.
+    complete: u32,
     was_stopping: bool,
     ended: bool,
     ticks_in_place: u32,
@@ -119,6 +121,7 @@ impl World {
         if status.state == "reloading"
             && generation == serving
             && self.judge.proven != generation
+            && self.judge.complete < generation
             && peers > 0
             && active >= target
         {
@@ -177,19 +180,32 @@ impl World {
         }
     }
 
-    /// A reload that ended well has replaced everybody, and as many serve as should.
+    /// A reload that ended well has replaced everybody, as many served as should, and nobody of the old ones can answer any more:
+    /// they have gone, or have been at one request ever since they were asked to.
     fn judge_finished(&mut self, text: &str) {
         let Some(generation) = text.strip_prefix("generation ").and_then(|rest| rest.split(' ').next()?.parse().ok())
         else {
             return;
         };
-        let (mut old, mut new) = (0, 0);
-        for process in self.processes.iter().filter(|p| p.is_active()) {
-            old += u32::from(process.generation < generation);
-            new += u32::from(process.generation >= generation && process.is_serving());
+        self.look_at_complete();
+        let now = self.now;
+        let can_answer = |p: &&crate::world::Process| {
+            p.generation < generation && !(p.is_busy(now) && p.asked_at.is_some_and(|at| now >= at + 1000))
+        };
+        let old = self.processes.iter().filter(can_answer).count();
+        if old > 0 || self.judge.complete < generation {
+            let complete = self.judge.complete;
+            self.fail(format!("a reload ended well with {old} old workers, generation {complete} complete: {text}"));
         }
-        if old > 0 || new < self.machine.target() {
-            self.fail(format!("a reload ended well with {old} old and {new} new workers: {text}"));
+    }
+
+    /// The next reload may have begun already: what counts is the oldest that was not asked to leave.
+    fn look_at_complete(&mut self) {
+        let oldest = self.processes.iter().filter(|p| p.is_active()).map(|p| p.generation).min();
+        let serving = self.processes.iter().filter(|p| p.is_serving()).count() as u32;
+        if serving >= self.machine.target() {
+            let generation = oldest.unwrap_or(self.machine.status().generation);
+            self.judge.complete = self.judge.complete.max(generation);
         }
     }
 
@@ -241,11 +257,14 @@ impl World {
             self.judge.highest = self.judge.highest.max(status.generation);
         }
         self.judge.reloads_failed = status.counters.reloads_failed;
+        self.look_at_complete();
         self.look_at_canary(status.generation);
         if status.target > self.ceiling && !self.machine.is_stopping() {
             return self.fail(format!("target {} above the ceiling {}", status.target, self.ceiling));
         }
-        if status.state == "holding" && self.open.iter().any(|&change| !self.upgrading.contains(&change)) {
+        // A reload that had ended well but for old workers on their way out ends with them.
+        let leaves = self.processes.iter().any(|p| !p.is_active() && p.generation < self.judge.complete);
+        if status.state == "holding" && !leaves && self.open.iter().any(|&change| !self.upgrading.contains(&change)) {
             return self.fail(format!("holds, and changes {:?} wait for ever", self.open));
         }
         let mut known: Vec<u32> = status.workers.iter().map(|w| w.slot).collect();

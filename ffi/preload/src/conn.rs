@@ -9,7 +9,7 @@
 //! ```
 
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use libc::iovec;
 
@@ -45,6 +45,13 @@ const OPEN: u32 = 0xffff << OPEN_SHIFT;
 
 /// How long a leaving worker looks for a last request on a kept connection before it closes it.
 const GRACE_MS: c_int = 50;
+
+/// A worker without a manager leaves when all that keeps it has been hung up for so long (ms): programs there are that never close a
+/// connection that was reset (flup), and nobody is left to end them.
+const HUNG_UP_MS: u64 = 5000;
+
+/// Since when (monotonic ms) each connection in progress was seen hung up; 0: it is not so.
+static HUNG_UP_SINCE: AtomicU64 = AtomicU64::new(0);
 
 /// What is known of a descriptor.
 struct Entry {
@@ -166,6 +173,25 @@ pub fn forget_all() {
         if entry.word.load(Ordering::Relaxed) & CLASS == CONNECTION {
             entry.word.store(0, Ordering::Relaxed);
         }
+    }
+}
+
+/// Whether each connection in progress was reset, or closed in both directions, some time ago: nobody waits for an answer.
+pub fn long_hung_up(now: u64) -> bool {
+    for (fd, entry) in TABLE.iter().enumerate() {
+        if entry.word.load(Ordering::Relaxed) & (CLASS | ACTIVE) != CONNECTION | ACTIVE {
+            continue;
+        }
+        let mut fds = [libc::pollfd { fd: fd as c_int, events: 0, revents: 0 }];
+        // SAFETY: an array of one.
+        if unsafe { real::poll(fds.as_mut_ptr(), 1, 0) } <= 0 {
+            HUNG_UP_SINCE.store(0, Ordering::Relaxed);
+            return false;
+        }
+    }
+    match HUNG_UP_SINCE.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => false,
+        Err(since) => now.saturating_sub(since) >= HUNG_UP_MS,
     }
 }
 

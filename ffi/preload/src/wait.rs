@@ -220,7 +220,7 @@ fn ours(lifeline: bool, signal: bool) -> Ours {
     if let_signals_in() {
         return Ours::Interrupted;
     }
-    if worker::leaving() && worker::idle() {
+    if worker::leaving() && worker::may_leave() {
         return Ours::Leave;
     }
     Ours::Nothing

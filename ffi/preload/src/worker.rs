@@ -229,6 +229,11 @@ pub fn idle() -> bool {
     HOLDS.load(Ordering::Acquire) == 0
 }
 
+/// Nothing is in progress that anybody waits for. While the manager lives, that is its business (`stop_timeout`).
+pub fn may_leave() -> bool {
+    idle() || GONE.load(Ordering::Acquire) && conn::long_hung_up(now())
+}
+
 fn now() -> u64 {
     // SAFETY: an all-zero timespec is valid, the clock fills it (without a system call).
     let time = unsafe {
@@ -315,7 +320,7 @@ pub enum Step {
 /// Takes the next step. Ends the process when the program has not left after two.
 pub fn leave() -> Step {
     if let Some(line) = line() {
-        if idle() {
+        if may_leave() {
             line.state.store(crate::scoreboard::State::Leaving as u32, Ordering::Release);
         } else {
             return Step::Nothing;

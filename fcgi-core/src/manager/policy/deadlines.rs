@@ -11,7 +11,15 @@ const TOO_LARGE: &str = "max_memory exceeded";
 /// Why a worker is replaced that does not answer.
 pub(super) const SILENT: &str = "silent to the own probe";
 
+/// A reload is done although an old worker is still at a request, once that has kept it for so long (ms) since it was asked to leave.
+pub(super) const LONG: u64 = 1000;
+
 impl Worker {
+    /// Leaves, and has been seen just now at a request that it took on before.
+    pub(super) fn is_at_long_request(&self, now: u64) -> bool {
+        self.phase == Phase::Leaving && self.busy && self.sampled_at == Some(now) && now >= self.leaving_since + LONG
+    }
+
     /// When its present request is over its deadline: as it said itself, or by the pool's rule. None while nothing limits it.
     fn request_due(&self, timeout: u64) -> Option<u64> {
         match (timeout, self.busy, self.deadline) {
@@ -97,6 +105,11 @@ impl Policy {
     /// Whether samples are wanted now and not only after `sample_interval`: a request's deadline has come, and only a fresh
     /// sample can say whether that request is still the one that is served. Without it the deadline waits for the next sample.
     pub fn wants_samples(&self, now: u64) -> bool {
+        // A reload that would be done but for workers of which it is not known what keeps them.
+        let keeps = |w: &Worker| self.is_settling(w) && w.how.is_some() && now >= w.leaving_since + LONG;
+        if self.workers.iter().any(|w| keeps(w) && w.sampled_at.is_none_or(|at| at < w.leaving_since + LONG)) {
+            return true;
+        }
         let (timeout, after) = (self.options.request_timeout.0, self.options.request_kill_after.0);
         if self.options.request_timeout_only_queued && self.queue.is_some_and(|(waiting, _)| waiting == 0) {
             return false;
@@ -104,6 +117,11 @@ impl Policy {
         self.workers.iter().filter(|w| w.phase == Phase::Ready && w.sampled_at != Some(now)).any(|w| {
             w.request_due(timeout).is_some_and(|due| now >= if w.softened_at > 0 { w.softened_at + after } else { due })
         })
+    }
+
+    /// Whether a reload's end waits for this worker.
+    fn is_settling(&self, worker: &Worker) -> bool {
+        worker.phase == Phase::Leaving && self.settling.iter().any(|s| worker.generation < s.generation)
     }
 
     fn check_worker(&mut self, now: u64, at: usize) {
@@ -201,6 +219,9 @@ impl Policy {
                 Phase::Leaving => {
                     at(worker.drain_again_at);
                     at(worker.leaving_since + self.options.stop_timeout.0);
+                    if self.is_settling(worker) {
+                        at(worker.leaving_since + LONG);
+                    }
                 }
                 Phase::Ready => {
                     if worker.recycle.is_none() && worker.life_limit != u64::MAX {

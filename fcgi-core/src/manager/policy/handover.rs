@@ -21,6 +21,7 @@ pub struct PolicyState {
     pub held: bool,
     pub counters: Counters,
     pub reload: Option<ReloadState>,
+    pub settling: Vec<Settling>,
     pub next_reload: Option<(Vec<ChangeId>, String)>,
     pub last_reload: Option<LastReload>,
     pub upgrade: Option<ChangeId>,
@@ -40,6 +41,18 @@ pub struct ReloadState {
     pub from: u32,
     pub started_at: u64,
     pub proven: bool,
+}
+
+/// A reload whose new generation serves: it is done when nobody of the old ones can answer any more.
+#[derive(Clone, Default, PartialEq, Debug)]
+#[allow(missing_docs)]
+pub struct Settling {
+    pub changes: Vec<ChangeId>,
+    pub reason: String,
+    pub generation: u32,
+    pub started_at: u64,
+    /// How many workers served when the last old one was asked to leave.
+    pub ready: u32,
 }
 
 /// A worker.
@@ -92,6 +105,7 @@ impl Policy {
                 started_at: r.started_at,
                 proven: r.proven,
             }),
+            settling: self.settling.clone(),
             next_reload: self.next_reload.clone(),
             last_reload: self.last_reload.clone(),
             upgrade: self.upgrade,
@@ -136,6 +150,7 @@ impl Policy {
             started_at: r.started_at,
             proven: r.proven,
         });
+        self.settling = state.settling;
         for old in state.workers {
             let mut worker = self.new_worker(old.slot, old.generation, old.started_at);
             worker.pid = old.pid;

@@ -19,6 +19,7 @@ use super::action::{Action, ChangeId, Ended, Event, ReadyHow, Slot};
 use super::options::{OnTrouble, PoolOptions, Sizing};
 use crate::event::{Level, Notice, WorkerRef};
 use brake::Brake;
+use handover::Settling;
 use status::{Counters, LastReload};
 use std::collections::VecDeque;
 
@@ -89,6 +90,8 @@ pub struct Policy {
     actions: VecDeque<Action>,
     brake: Brake,
     reload: Option<Reload>,
+    /// Reloads whose old workers are on their way out.
+    settling: Vec<Settling>,
     /// A reload that was asked for while another was under way.
     next_reload: Option<(Vec<ChangeId>, String)>,
     upgrade: Option<ChangeId>,
@@ -131,6 +134,7 @@ impl Policy {
             actions: VecDeque::new(),
             brake: Brake::new(options),
             reload: None,
+            settling: Vec::new(),
             next_reload: None,
             upgrade: None,
             scales: Vec::new(),
@@ -598,7 +602,9 @@ impl Policy {
         self.stopping = true;
         self.exit = (code, reason.clone());
         self.tell(Level::Notice, "stopping", format!("stopping: {reason}"));
-        let waiting: Vec<ChangeId> = self.reload.take().map(|r| r.changes).into_iter().flatten().collect();
+        let waiting = self.reload.take().map(|r| r.changes).into_iter();
+        let waiting: Vec<ChangeId> =
+            waiting.chain(std::mem::take(&mut self.settling).into_iter().map(|s| s.changes)).flatten().collect();
         let later: Vec<ChangeId> = self.next_reload.take().map(|r| r.0).into_iter().flatten().collect();
         for change in
             waiting.into_iter().chain(later).chain(std::mem::take(&mut self.scales)).chain(self.upgrade.take())
@@ -765,7 +771,8 @@ impl Policy {
             return self.steer(now);
         }
 
-        self.check_reload_done(now);
+        self.check_replaced(now);
+        self.check_settled(now);
         let settled =
             self.workers.iter().filter(|w| w.phase == Phase::Ready).count() as u32 == self.target && starting == 0;
         if settled && !self.scales.is_empty() {
@@ -776,33 +783,50 @@ impl Policy {
         }
     }
 
-    fn check_reload_done(&mut self, now: u64) {
+    /// The reload under way has replaced everybody: from here on it cannot fail any more, and the next one may begin.
+    fn check_replaced(&mut self, now: u64) {
         let generation = self.generation;
         let old_left = self
             .workers
             .iter()
             .any(|w| matches!(w.phase, Phase::Starting | Phase::Ready) && w.generation != generation);
-        let new_ready =
+        let ready =
             self.workers.iter().filter(|w| w.phase == Phase::Ready && w.generation == generation).count() as u32;
-        if old_left || new_ready < self.target {
+        if old_left || ready < self.target {
             return;
         }
-        let Some(reload) = self.reload.take() else {
+        let Some(Reload { changes, reason, started_at, .. }) = self.reload.take() else {
             return;
         };
-        let finishing = self.workers.iter().filter(|w| w.phase == Phase::Leaving).count();
-        let took = now.saturating_sub(reload.started_at);
-        let tail = if finishing > 0 { format!("; {finishing} old still finish their request") } else { String::new() };
-        let text = format!("generation {generation} serves with {new_ready} workers after {took} ms{tail}");
-        self.counters.reloads_ok += 1;
-        self.tell(Level::Notice, "reload_done", format!("reload done: {text}"));
-        self.last_reload = Some(LastReload { at: now, reason: reload.reason, ok: true, outcome: text.clone() });
-        for change in reload.changes {
-            self.finish(change, Ok(text.clone()));
-        }
+        self.settling.push(Settling { changes, reason, generation, started_at, ready });
         self.follow_up(now);
         if self.reload.is_some() {
             self.steer(now);
+        }
+    }
+
+    /// Reloads whose old workers have gone are done: who hears of it will get no answer of old code any more. Not waited for is one
+    /// that has been at a long request since; it takes no new connection after it.
+    fn check_settled(&mut self, now: u64) {
+        let mut at = 0;
+        while let Some(generation) = self.settling.get(at).map(|s| s.generation) {
+            let old = || self.workers.iter().filter(|w| w.generation < generation);
+            if old().any(|w| !w.is_at_long_request(now)) {
+                at += 1;
+                continue;
+            }
+            let finishing = old().count();
+            let reload = self.settling.remove(at);
+            let (took, ready) = (now.saturating_sub(reload.started_at), reload.ready);
+            let tail =
+                if finishing > 0 { format!("; {finishing} old still finish their request") } else { String::new() };
+            let text = format!("generation {generation} serves with {ready} workers after {took} ms{tail}");
+            self.counters.reloads_ok += 1;
+            self.tell(Level::Notice, "reload_done", format!("reload done: {text}"));
+            self.last_reload = Some(LastReload { at: now, reason: reload.reason, ok: true, outcome: text.clone() });
+            for change in reload.changes {
+                self.finish(change, Ok(text.clone()));
+            }
         }
     }
 

@@ -207,6 +207,8 @@ impl Policy {
             "reloading"
         } else if self.brake.is_pressed() {
             "degraded"
+        } else if !self.settling.is_empty() {
+            "reloading"
         } else if ready < self.target && self.counters.ready < u64::from(self.target) {
             // So many were never ready in all: it has not been complete yet.
             "starting"

@@ -88,6 +88,20 @@ impl World {
         count
     }
 
+    /// A look at those that leave.
+    fn leaving(&mut self, busy: &[Slot]) {
+        let sample = |slot: Slot| Sample {
+            slot,
+            busy: busy.contains(&slot),
+            busy_since: 1,
+            deadline: 0,
+            requests: 1,
+            memory: None,
+        };
+        let workers = self.slots(Phase::Leaving).into_iter().map(sample).collect();
+        self.event(Event::Samples { workers, queue: None });
+    }
+
     fn samples(&mut self, busy: usize, waiting: u32) {
         let workers: Vec<Sample> = self
             .slots(Phase::Ready)
@@ -803,15 +817,69 @@ fn an_ondemand_pool_whose_image_and_size_are_new_keeps_the_workers_that_serve() 
 }
 
 #[test]
-fn a_reload_does_not_wait_for_the_requests_of_the_old_ones() {
+fn a_reload_is_done_when_no_old_worker_can_take_another_request() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_ready();
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.all_ready();
+    let old = world.slots(Phase::Leaving);
+    assert_eq!(old.len(), 2);
+    // Both were asked to leave. One that was woken for a connection a moment before may still take it.
+    world.pass(5000);
+    world.leaving(&[]);
+    assert_eq!(world.finished, [], "two old ones are there");
+    assert_eq!(world.policy.status().state, "reloading");
+    world.exit(old[0], 0);
+    assert_eq!(world.finished, []);
+    world.exit(old[1], 0);
+    assert!(matches!(world.finished.as_slice(), [(1, Ok(_))]), "{:?}", world.finished);
+    assert_eq!(world.policy.status().state, "running");
+}
+
+#[test]
+fn a_reload_does_not_wait_for_the_long_requests_of_the_old_ones() {
     let mut world = World::new(&[("workers", "4")]);
     world.all_ready();
     world.pass(5000);
     world.event(Event::Reload { change: 1, reason: "test".into() });
-    // No time passes and nobody leaves: each old one has a long request.
+    // Nobody leaves: each old one has a long request. The next reload begins all the same.
     world.all_ready();
+    let old = world.slots(Phase::Leaving);
+    assert_eq!(old.len(), 4);
+    world.event(Event::Reload { change: 2, reason: "test".into() });
+    assert_eq!(world.policy.generation, 3);
+    world.pass(999);
+    world.leaving(&old);
+    assert_eq!(world.finished, [], "short requests end within a second");
+    assert!(!world.policy.wants_samples(world.now));
+    world.pass(1);
+    assert!(world.policy.wants_samples(world.now), "only a fresh sample can say what keeps them");
+    world.leaving(&old[1..]);
+    assert_eq!(world.finished, [], "one of them is idle");
+    assert!(!world.policy.wants_samples(world.now));
+    world.leaving(&old);
+    assert!(matches!(world.finished.as_slice(), [(1, Ok(t))] if t.contains("4 old still")), "{:?}", world.finished);
+}
+
+#[test]
+fn what_fails_while_the_old_ones_leave_does_not_undo_a_reload() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.all_ready();
+    let (old, new) = (world.slots(Phase::Leaving)[0], world.slots(Phase::Ready)[0]);
+    world.exit(new, 1);
+    assert_eq!((world.policy.generation, world.policy.status().state), (2, "degraded"));
+    world.exit(old, 0);
     assert!(matches!(world.finished.as_slice(), [(1, Ok(_))]), "{:?}", world.finished);
-    assert_eq!(world.slots(Phase::Leaving).len(), 4);
+    // A pool that stops answers those that wait.
+    world.pass(60_000);
+    world.all_ready();
+    world.event(Event::Reload { change: 2, reason: "test".into() });
+    world.all_ready();
+    world.event(Event::Stop { change: 3 });
+    assert!(matches!(world.finished.as_slice(), [_, (2, Err(_))]), "{:?}", world.finished);
 }
 
 #[test]

@@ -9,33 +9,41 @@ impl Manager {
         self.listeners.iter().map(shown).collect()
     }
 
-    /// A picture of the pool.
+    /// A picture of the pool. What workers count themselves is as of now, not as of the last sample.
     pub fn status(&self) -> PoolStatus {
-        self.policy.status()
+        let (mut status, now) = (self.policy.status(), time::monotonic_ms());
+        for worker in &mut status.workers {
+            let child = self.children.iter().find(|child| child.slot == worker.slot && child.is_ready);
+            if let Some(line) = child.and_then(|child| self.board.line(child.slot)) {
+                let since = line.busy_since.load(Ordering::Acquire);
+                worker.busy = line.state() == State::Busy && since > 0;
+                worker.busy_since = since.min(now);
+                worker.requests = line.requests.load(Ordering::Relaxed);
+            }
+        }
+        status
     }
 
     /// The pool as one JSON object: what `fcgiguard status --json` shows.
     pub fn status_json(&self) -> String {
-        self.policy
-            .status()
-            .to_json(&self.options.name, &self.addresses(), time::monotonic_ms(), |slot| self.cooperates(slot))
+        self.status().to_json(&self.options.name, &self.addresses(), time::monotonic_ms(), |slot| self.cooperates(slot))
     }
 
     /// The pool as a page that needs no script.
     pub fn status_html(&self) -> String {
         let (name, now) = (&self.options.name, time::monotonic_ms());
-        self.policy.status().to_html(name, &self.addresses(), now, |slot| self.cooperates(slot))
+        self.status().to_html(name, &self.addresses(), now, |slot| self.cooperates(slot))
     }
 
     /// The pool's numbers for Prometheus and its like.
     pub fn metrics(&self, format: Format) -> String {
-        self.policy.status().to_metrics(format, &self.options.name, &self.addresses(), time::monotonic_ms())
+        self.status().to_metrics(format, &self.options.name, &self.addresses(), time::monotonic_ms())
     }
 
     /// The pool as a table for people: what `fcgiguard status` shows.
     pub fn status_text(&self) -> String {
         use fmt::Write;
-        let (status, now) = (self.policy.status(), time::monotonic_ms());
+        let (status, now) = (self.status(), time::monotonic_ms());
         let ready = status.workers.iter().filter(|w| w.phase == Phase::Ready).count();
         let mut text = format!(
             "pool {}: {}; generation {}; {ready} of {} workers ready; listening on {}\n",

@@ -86,6 +86,16 @@ uninstall)
         $doc/examples/prometheus $doc/examples/grafana $doc/examples $doc; do
         rmdir "$root/$own" 2>/dev/null || true
     done
+    # Under a prefix of its own the empty rest goes too; in these two it is the system's.
+    case $prefix in
+    /usr | /usr/local) ;;
+    *) list | while read -r mode source place; do
+        while [ "$(dirname "$place")" != . ]; do
+            place=$(dirname "$place")
+            rmdir "$root/$place" 2>/dev/null || true
+        done
+    done ;;
+    esac
     ;;
 *) echo "usage: tests/install.sh install|uninstall" >&2; exit 3 ;;
 esac

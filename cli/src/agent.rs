@@ -190,7 +190,7 @@ struct Client {
 }
 
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let mut flags = Flags::default();
+    let mut flags = Flags::about(HELP);
     let mut parser = parser(args);
     let (mut listen, mut control, mut drain_file) = (String::new(), String::new(), None);
     let (mut drain_on_reload, mut timeout_ms) = (false, 1000);
@@ -216,7 +216,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
     let mut resolve = |name: &str, text: &str| {
         if text.is_empty() {
-            flags.fault(format!("--{name} is missing"));
+            flags.missing(format!("--{name} is missing"));
             return None;
         }
         let found = Address::parse(text).map_err(|error| error.to_string()).and_then(|address| {

@@ -114,6 +114,15 @@ impl Bench {
         self.stopping = true;
     }
 
+    /// Whether for so many microseconds no connection was had at all.
+    fn reaches_nobody(&self, us: u64) -> bool {
+        let f = &self.figures;
+        now_us() - self.started_us > us
+            && f.answered == 0
+            && f.lost > 0
+            && f.errors.keys().all(|kind| *kind == "connect")
+    }
+
     fn may_begin(&self, now: u64) -> bool {
         let elapsed = now - self.started_us;
         !self.stopping
@@ -438,7 +447,7 @@ fn closed_by_peer(slot: &Slot) -> bool {
 }
 
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let mut flags = Flags::default();
+    let mut flags = Flags::about(HELP);
     let mut parser = parser(args);
     let mut load = Load {
         target: SockAddr::Unix("".into()),
@@ -489,8 +498,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         }
     }
     match address.as_deref().map(|text| Address::parse(text).map_err(|e| e.to_string())) {
-        None => flags.fault("an address is missing"),
-        Some(Err(error)) => flags.fault(error),
+        None => flags.missing("an address is missing"),
+        Some(Err(error)) => flags.misplaced(error),
         Some(Ok(address)) => match address.to_connect().map(|found| found.into_iter().next()) {
             Ok(Some(target)) => load.target = target,
             Ok(None) => flags.fault("the address does not resolve"),
@@ -513,7 +522,13 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
     let mut bench = Bench::new(load);
     let mut next_progress = now_us() + 1_000_000;
+    let fixed = bench.load.duration_ms == 0;
     while bench.step(100) {
+        // So many requests to nobody would take minutes. A load for some time may well wait for its server.
+        if fixed && !bench.stopping && bench.reaches_nobody(1_000_000) {
+            eprintln!("fcgiguard bench: no connection in the first second, giving up: start the server, or correct the address");
+            bench.stop();
+        }
         // Progress for a person at a terminal; a file gets only the result.
         if !json && now_us() >= next_progress && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
             next_progress += 1_000_000;

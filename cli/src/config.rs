@@ -125,7 +125,11 @@ pub fn parse(source: &str) -> Result<Vec<Pool>, Vec<Fault>> {
             _ => add(&mut common, name, key.span(), value, &mut faults),
         }
     }
-    if sections.is_empty() {
+    // A table that is not known was meant to be one.
+    let mistyped = table.get_ref().iter().any(|(key, value)| {
+        !matches!(key.get_ref().as_ref(), "pool" | "env") && matches!(value.get_ref(), DeValue::Table(_))
+    });
+    if sections.is_empty() && !mistyped {
         sections.push((String::new(), 0, Entries::new()));
     }
     sections.sort_by_key(|section| section.1);
@@ -201,6 +205,10 @@ fn add(to: &mut Entries, key: &str, span: Range<usize>, value: &Spanned<DeValue<
                 Some(format!("{}={}", name.get_ref(), text?))
             })
             .collect(),
+        DeValue::Table(_) if spec.is_none() => {
+            fault(span.start, format!("[{key}]: there is no such table; a pool is written [pool.NAME]"));
+            return;
+        }
         other => match scalar(other) {
             Some(text) => vec![text],
             None => {
@@ -261,7 +269,11 @@ mod tests {
         let late = faults("[pool.web]\nworkers = 0\ncommand = ['/no/such']\nuser = 'nobody-here'\n[pool.two]\n");
         assert!(late[0].starts_with("f:2:1: workers"), "{late:#?}");
         assert!(late[1].starts_with("f:3:1: command"), "{late:#?}");
-        assert!(late[2].starts_with("f:5:7: pool two: its command is missing"), "{late:#?}");
+        assert!(late[2].starts_with("f:4:1: user: \"nobody-here\""), "{late:#?}");
+        assert!(late[3].starts_with("f:5:7: pool two: its command is missing"), "{late:#?}");
+        assert!(faults("[pol.web]\ncommand = 'true'\n")[0].starts_with("f:1:2: [pol]"));
+        let one = faults("[pool.web]\ncommand = 'perl app.pl'\n");
+        assert!(one[0].contains("words of their own"), "{one:#?}");
         assert_eq!(faults("workers = \n").len(), 1);
         assert!(faults("a = 1\nworkers = \n")[0].starts_with("f:2:"));
     }

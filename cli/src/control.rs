@@ -59,7 +59,7 @@ pub fn stop(args: Vec<OsString>) -> ExitCode {
 }
 
 fn run(name: &'static str, args: Vec<OsString>) -> ExitCode {
-    let mut flags = Flags::default();
+    let mut flags = Flags::about(HELP);
     let mut parser = parser(args);
     let (mut control, mut workers, mut wait, mut json) = (None, None, false, false);
     let (mut line, mut ready) = (false, false);
@@ -79,7 +79,7 @@ fn run(name: &'static str, args: Vec<OsString>) -> ExitCode {
             lexopt::Arg::Value(value) if name == "scale" && workers.is_none() => {
                 match value.to_string_lossy().parse::<u32>() {
                     Ok(number) => workers = Some(number),
-                    Err(_) => flags.fault(format!("{value:?}: expected a number of workers")),
+                    Err(_) => flags.misplaced(format!("{value:?}: expected a number of workers")),
                 }
             }
             other => flags.unexpected(other),
@@ -88,16 +88,16 @@ fn run(name: &'static str, args: Vec<OsString>) -> ExitCode {
     let address = match control.as_deref().map(Address::parse) {
         Some(Ok(address)) => Some(address),
         Some(Err(error)) => {
-            flags.fault(error.to_string());
+            flags.misplaced(error.to_string());
             None
         }
         None => {
-            flags.fault("the control socket's address is missing (what `run --control` was given)");
+            flags.missing("the control socket's address is missing (what `run --control` was given)");
             None
         }
     };
     if name == "scale" && workers.is_none() {
-        flags.fault("the number of workers is missing");
+        flags.missing("the number of workers is missing");
     }
     if line && json {
         flags.fault("--json and --line are two forms: choose one");

@@ -31,7 +31,7 @@ const WORKERS: usize = 4;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let mut flags = Flags::default();
+    let mut flags = Flags::about(HELP);
     let mut parser = parser(args);
     let mut app = None;
     while let Ok(Some(arg)) = parser.next() {

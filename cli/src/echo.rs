@@ -23,7 +23,7 @@ application status), die=1 (the process exits in the middle).
 ";
 
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let mut flags = Flags::default();
+    let mut flags = Flags::about(HELP);
     let mut parser = parser(args);
     let mut address = None;
     while let Ok(Some(arg)) = parser.next() {

@@ -78,7 +78,7 @@ impl Module {
 }
 
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let mut flags = Flags::default();
+    let mut flags = Flags::about(HELP);
     let mut parser = parser(args);
     let mut settings = Settings::default();
     let mut wish: Vec<(&'static str, String)> = Vec::new();

@@ -1,5 +1,6 @@
 //! Flags of the smaller commands: each fault is kept, all are reported at once.
 
+use fcgi_core::manager::options::nearest;
 use fcgi_core::units::{parse_duration_ms, parse_size};
 use std::ffi::OsString;
 
@@ -7,9 +8,32 @@ use std::ffi::OsString;
 #[derive(Default)]
 pub struct Flags {
     faults: Vec<String>,
+    /// The command's help, for "did you mean".
+    help: &'static str,
+    /// After an option that does not exist nobody knows what is a value and what is not: only options are told.
+    unknown: bool,
+    /// Something that is no option was wrong: what seems to be missing may be just that.
+    misplaced: bool,
 }
 
 impl Flags {
+    pub fn about(help: &'static str) -> Flags {
+        Flags { help, ..Flags::default() }
+    }
+
+    /// A value that is no option's is wrong.
+    pub fn misplaced(&mut self, text: impl Into<String>) {
+        self.misplaced = true;
+        self.faults.push(text.into());
+    }
+
+    /// What has to be there and is not; nothing is said where a wrong value stands in its place.
+    pub fn missing(&mut self, text: impl Into<String>) {
+        if !self.misplaced && !self.unknown {
+            self.faults.push(text.into());
+        }
+    }
+
     pub fn fault(&mut self, text: impl Into<String>) {
         self.faults.push(text.into());
     }
@@ -63,15 +87,24 @@ impl Flags {
 
     pub fn unexpected(&mut self, arg: lexopt::Arg<'_>) {
         match arg {
-            lexopt::Arg::Long(name) => self.fault(format!("--{name}: there is no such option")),
-            lexopt::Arg::Short(name) => self.fault(format!("-{name}: there is no such option")),
-            lexopt::Arg::Value(value) => self.fault(format!("{value:?}: not expected here")),
+            lexopt::Arg::Long(name) => {
+                self.unknown = true;
+                let known = self.help.split(|c: char| !c.is_ascii_lowercase() && c != '-');
+                let near = nearest(name, known.filter_map(|word| word.strip_prefix("--").filter(|w| !w.is_empty())));
+                let near = near.map_or(String::new(), |near| format!("; did you mean --{near}?"));
+                self.fault(format!("--{name}: there is no such option{near}"));
+            }
+            lexopt::Arg::Short(name) => {
+                self.unknown = true;
+                self.fault(format!("-{name}: there is no such option"));
+            }
+            lexopt::Arg::Value(value) => self.misplaced(format!("{value:?}: not expected here")),
         }
     }
 
     /// Prints every fault; true if there was one.
     pub fn report(&self, command: &str) -> bool {
-        for fault in &self.faults {
+        for fault in self.faults.iter().filter(|fault| !self.unknown || fault.starts_with('-')) {
             eprintln!("fcgiguard {command}: {fault}");
         }
         if !self.faults.is_empty() {

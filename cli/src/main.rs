@@ -54,6 +54,10 @@ fn main() -> ExitCode {
     }
     match name.to_str() {
         Some("help") if rest.first().is_some_and(|topic| topic == "options") => run::main(vec!["--help".into()]),
+        Some("help") if !rest.is_empty() => match rest.first().and_then(find) {
+            Some(command) => command(vec!["--help".into()]),
+            None => unknown(rest.first()),
+        },
         Some("" | "help" | "--help" | "-h") => {
             print_help();
             ExitCode::SUCCESS
@@ -62,14 +66,23 @@ fn main() -> ExitCode {
             println!("fcgiguard {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        _ => match COMMANDS.iter().find(|(known, ..)| name.to_str() == Some(known)) {
-            Some((.., command)) => command(rest),
-            None => {
-                eprintln!("fcgiguard: there is no command {name:?}; `fcgiguard help` lists them all");
-                ExitCode::from(EXIT_USAGE)
-            }
+        _ => match find(&name) {
+            Some(command) => command(rest),
+            None => unknown(Some(&name)),
         },
     }
+}
+
+fn find(name: &OsString) -> Option<Command> {
+    COMMANDS.iter().find(|(known, ..)| name == known).map(|(.., command)| *command)
+}
+
+fn unknown(name: Option<&OsString>) -> ExitCode {
+    let name = name.map_or("".into(), |name| name.to_string_lossy());
+    let near = fcgi_core::manager::options::nearest(&name, COMMANDS.iter().map(|(known, ..)| *known));
+    let near = near.map_or(String::new(), |near| format!("did you mean {near}? "));
+    eprintln!("fcgiguard: there is no command {name:?}; {near}`fcgiguard help` lists them all");
+    ExitCode::from(EXIT_USAGE)
 }
 
 fn print_help() {

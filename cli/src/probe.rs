@@ -51,7 +51,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     let mut addresses = Vec::new();
     let mut style = Style::Line;
     let mut verbose = false;
-    let mut flags = Flags::default();
+    let mut flags = Flags::about(HELP);
     let mut parser = parser(args);
     loop {
         match parser.next() {
@@ -76,12 +76,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             }
             Ok(Some(Arg::Value(value))) => match Address::parse(&value.to_string_lossy()) {
                 Ok(Address::Fd(_) | Address::Systemd(_)) => {
-                    flags.fault(format!(
+                    flags.misplaced(format!(
                         "{value:?}: a descriptor cannot be connected to; give the address that it listens on"
                     ));
                 }
                 Ok(address) => addresses.push((address, value.to_string_lossy().into_owned())),
-                Err(error) => flags.fault(error.to_string()),
+                Err(error) => flags.misplaced(error.to_string()),
             },
             Ok(Some(other)) => flags.unexpected(other),
             Err(error) => flags.fault(error.to_string()),
@@ -91,7 +91,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         flags.fault(fault.to_string());
     }
     if addresses.is_empty() {
-        flags.fault("an address is missing");
+        flags.missing("an address is missing");
     }
     if flags.report("probe") {
         return ExitCode::from(EXIT_USAGE);

@@ -57,7 +57,7 @@ struct Body {
 }
 
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let mut flags = Flags::default();
+    let mut flags = Flags::about(HELP);
     let mut parser = parser(args);
     let mut client = Client::new();
     let (mut address, mut script, mut method, mut body, mut head) = (None, None, None, None, false);
@@ -81,12 +81,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             Ok(Some(Arg::Long("timeout"))) => client.options.timeout_ms = flags.duration("timeout", &mut parser),
             Ok(Some(Arg::Value(value))) if address.is_none() => match Address::parse(&value.to_string_lossy()) {
                 Ok(Address::Fd(_) | Address::Systemd(_)) => {
-                    flags.fault(format!(
+                    flags.misplaced(format!(
                         "{value:?}: a descriptor cannot be connected to; give the address that it listens on"
                     ));
                 }
                 Ok(found) => address = Some(found),
-                Err(error) => flags.fault(error.to_string()),
+                Err(error) => flags.misplaced(error.to_string()),
             },
             Ok(Some(other)) => flags.unexpected(other),
             Err(error) => flags.fault(error.to_string()),
@@ -94,7 +94,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
     let body = body.and_then(|file| open(&file).map_err(|error| flags.fault(format!("--body {file:?}: {error}"))).ok());
     if address.is_none() {
-        flags.fault("an address is missing");
+        flags.missing("an address is missing");
     }
     let faults = flags.report("request");
     let Some(address) = address.filter(|_| !faults) else {
@@ -142,13 +142,17 @@ fn run(client: &mut Client, address: &Address, wish: Wish) -> Result<bool, Failu
         client.param(name.as_bytes(), value.as_bytes())?;
     }
     client.begin()?;
-    let mut printer = Printer { show_head: wish.head, status: None };
+    let mut printer = Printer { show_head: wish.head, status: None, wants_script: false };
     if let Some(body) = wish.body {
         send(client, body, &mut printer)?;
     }
     client.end()?;
     while printer.step(client)? {}
     std::io::stdout().flush().map_err(|error| Failure::Io("standard output", error))?;
+    let given = wish.params.iter().any(|(name, _)| name == "SCRIPT_FILENAME");
+    if printer.wants_script && printer.status == Some(404) && !given {
+        eprintln!("\nfcgiguard request: PHP has to be told which file to run: --script /the/full/path.php");
+    }
     let (app, protocol) = (client.app_status().unwrap_or(0), client.protocol_status().unwrap_or(0));
     if app != 0 || protocol != 0 {
         let said = match protocol {
@@ -168,6 +172,12 @@ struct Printer {
     show_head: bool,
     /// Known once the head was taken; one without a head counts as a server's fault.
     status: Option<u16>,
+    /// PHP said that it found no file to run.
+    wants_script: bool,
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
 impl Printer {
@@ -196,8 +206,12 @@ impl Printer {
             return Ok(true);
         }
         match client.read()? {
-            Piece::Stdout(bytes) => out.write_all(bytes).map_err(broken)?,
+            Piece::Stdout(bytes) => {
+                self.wants_script |= holds(bytes, "No input file specified.");
+                out.write_all(bytes).map_err(broken)?;
+            }
             Piece::Stderr(bytes) => {
+                self.wants_script |= holds(bytes, "Primary script unknown");
                 // In the order in which it came, should both go to one place.
                 out.flush().map_err(broken)?;
                 std::io::stderr().write_all(bytes).map_err(|error| Failure::Io("standard error", error))?;

@@ -5,12 +5,15 @@ use crate::EXIT_USAGE;
 use fcgi_core::event::{Level, Notice};
 use fcgi_core::manager::executor::OpenError;
 use fcgi_core::manager::group::Group;
+use fcgi_core::manager::listen::inherited;
 use fcgi_core::manager::options::{env_name, LogFormat, PoolOptions, OPTIONS};
+use fcgi_core::manager::spawn::Command;
 use fcgi_core::manager::upgrade::Image;
 use fcgi_core::{Code, Coded};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 /// The addresses cannot be listened on.
@@ -37,14 +40,24 @@ pub fn parse(args: Vec<OsString>) -> Result<Pools, Vec<String>> {
     };
     let mut settings: Vec<Setting> = OPTIONS.iter().filter_map(from_environment).collect();
     let (mut command, mut file) = (Vec::new(), None);
-    let mut args = args.into_iter();
+    let mut args = args.into_iter().peekable();
+    // Something is not understood, so that nobody knows what is missing.
+    let mut unclear = false;
     while let Some(arg) = args.next() {
         if arg == "--" {
             command = args.collect();
             break;
         }
         let Some(flag) = arg.to_str().and_then(|a| a.strip_prefix("--")) else {
-            faults.push(format!("{arg:?}: expected --OPTION VALUE, or -- and the command"));
+            faults.push(match arg.to_str().filter(|a| a.starts_with('-')) {
+                Some(short) => format!("{short}: there is no such option; all are written --OPTION"),
+                None => format!("{arg:?}: the command stands behind --, as in: --workers 4 -- perl app.pl"),
+            });
+            // What follows belongs to it: its value, or the command's arguments.
+            unclear = true;
+            while args.peek().is_some_and(|next| next != "--" && !next.as_bytes().starts_with(b"--")) {
+                args.next();
+            }
             continue;
         };
         let (name, value) = match flag.split_once('=') {
@@ -55,11 +68,16 @@ pub fn parse(args: Vec<OsString>) -> Result<Pools, Vec<String>> {
         let value = match (value, known) {
             (Some(value), _) => value,
             (None, Some(spec)) if spec.is_switch() => "yes".into(),
-            (None, None) if name != "config" => OsString::new(),
-            (None, _) => match args.next() {
+            (None, None) if name != "config" => {
+                // Its value, if it has one.
+                args.next_if(|next| !next.as_bytes().starts_with(b"--"));
+                OsString::new()
+            }
+            (None, _) => match args.next_if(|next| next != "--") {
                 Some(value) => value,
                 None => {
                     faults.push(format!("--{name}: its value is missing"));
+                    unclear |= name == "config" || name == "listen";
                     continue;
                 }
             },
@@ -83,15 +101,24 @@ pub fn parse(args: Vec<OsString>) -> Result<Pools, Vec<String>> {
     };
     match (&file, command.is_empty()) {
         (Some(_), false) => faults.push("--config has the commands: none may follow --".to_owned()),
-        (None, true) => faults.push("no command: write it after --, or give --config FILE".to_owned()),
+        (None, true) if !unclear => faults.push("no command: write it after --, or give --config FILE".to_owned()),
         _ => {}
+    }
+    let listens = settings.iter().any(|setting| setting.option == "listen");
+    let typo = settings.iter().any(|setting| OPTIONS.iter().all(|spec| spec.name != setting.option.replace('-', "_")));
+    if file.is_none() && !listens && !typo && !unclear && inherited(0, "fd:0").is_err() {
+        faults.push("no address to listen on: give --listen, or pass a listening socket as descriptor 0".to_owned());
     }
     let mut blank = PoolOptions::default();
     for setting in &settings {
         // Once against a pool that nobody runs, so that a fault is told once.
         if let Err(fault) = blank.set(&setting.option, &setting.value) {
             let reason = fault.to_string();
-            let reason = reason.strip_prefix(&setting.option).unwrap_or(&reason).trim_start_matches(": ").to_owned();
+            let reason = reason.strip_prefix(&setting.option).unwrap_or(&reason).trim_start_matches(": ");
+            let reason = match reason.split_once("did you mean ") {
+                Some((before, near)) => format!("{before}did you mean --{}", near.replace('_', "-")),
+                None => reason.to_owned(),
+            };
             faults.push(format!("{}: {reason}", setting.shown));
             continue;
         }
@@ -104,7 +131,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Pools, Vec<String>> {
     for (options, _) in &pools {
         let pool = if several { format!("pool {}: ", options.name) } else { String::new() };
         let shown = |fault: &fcgi_core::manager::options::OptionFault| {
-            format!("{pool}--{}", fault.to_string().replacen('_', "-", 1))
+            format!("{pool}--{}", fault.to_string().replacen(&fault.option, &fault.option.replace('_', "-"), 1))
         };
         faults.extend(options.validate().iter().map(shown));
     }
@@ -112,6 +139,11 @@ pub fn parse(args: Vec<OsString>) -> Result<Pools, Vec<String>> {
         if pools.iter().take(at).any(|(other, _)| other.name == options.name) {
             faults.push(format!("two pools are called {}", options.name));
         }
+    }
+    if let (None, Some(Err(fault))) =
+        (&file, (!faults.is_empty() && !command.is_empty()).then(|| Command::resolve(&command)))
+    {
+        faults.push(fault.to_string());
     }
     if faults.is_empty() {
         Ok(pools)
@@ -134,12 +166,17 @@ const SEVERAL: &str =
 
 /// `fcgiguard check FILE`.
 pub fn check(args: Vec<OsString>) -> ExitCode {
+    let wants_help = args.iter().any(|arg| arg == "--help" || arg == "-h");
     let file = match args.as_slice() {
-        [file] if file != "--help" && file != "-h" => file.to_string_lossy().into_owned(),
+        [file] if !wants_help => file.to_string_lossy().into_owned(),
+        _ if !wants_help => {
+            eprintln!("fcgiguard check: one FILE is expected; `fcgiguard check --help` says more");
+            return ExitCode::from(EXIT_USAGE);
+        }
         _ => {
             println!("Usage: fcgiguard check FILE\n\nReads a configuration of `fcgiguard run` or `watch` and reports every fault with line and column. It looks for the");
             println!("commands, users and groups, and starts and binds nothing. Exit codes: 0 all is well, 3 something is not.");
-            return if args.len() == 1 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) };
+            return ExitCode::SUCCESS;
         }
     };
     if let Some(found) = crate::watch::check(&file) {
@@ -207,6 +244,12 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         log.tell(&notice(&pool.options().name, "listening", text));
         if pool.options().listen.len() > 1 {
             log.tell(&notice(&pool.options().name, "listening", SEVERAL.to_owned()));
+        }
+        for path in pool.closed_sockets() {
+            let text = format!(
+                "only root may connect to {path}; for a web server of another user: --socket-owner www-data, say, or --socket-mode 0666"
+            );
+            log.tell(&notice(&pool.options().name, "listening", text));
         }
     }
     match group.run(|n| log.tell(n)) {
@@ -302,7 +345,10 @@ impl Log {
 
 fn help() {
     println!("Usage: fcgiguard run --listen ADDRESS [--OPTION VALUE]... -- COMMAND [ARGUMENT]...");
-    println!("       fcgiguard run --config FILE [--OPTION VALUE]...\n");
+    println!("       fcgiguard run --config FILE [--OPTION VALUE]...");
+    println!(
+        "as in  fcgiguard run --listen /run/app.sock --socket-owner www-data --control /run/app.ctl -- perl app.pl\n"
+    );
     println!("Keeps a pool of COMMAND's processes on a socket: replaces the dead, reloads on HUP without losing a");
     println!("request, ends after the requests in flight on TERM. Each process gets the socket as descriptor 0. FILE has one");
     println!("pool or several: see fcgiguard.toml in the documentation, and `fcgiguard check FILE`.\n");

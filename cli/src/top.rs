@@ -64,7 +64,7 @@ struct Wish {
 }
 
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let mut flags = Flags::default();
+    let mut flags = Flags::about(HELP);
     let mut parser = parser(args);
     let mut sources = Vec::new();
     let terminal = std::io::stdout().is_terminal();
@@ -93,14 +93,14 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
                     Ok(address) => {
                         sources.push(Source { name, address, seen: Err(String::new()), at: 0, before: None });
                     }
-                    Err(error) => flags.fault(error.to_string()),
+                    Err(error) => flags.misplaced(error.to_string()),
                 }
             }
             other => flags.unexpected(other),
         }
     }
     if sources.is_empty() {
-        flags.fault("the control socket's address is missing (what `run --control` was given)");
+        flags.missing("the control socket's address is missing (what `run --control` was given)");
     }
     if wish.interval_ms < 50 {
         flags.fault("--interval: at least 50ms");

@@ -46,9 +46,9 @@ codes! {
     /// An argument is out of its range.
     InvalidArgument = -102, "invalid_argument", "The message names the argument and its range.";
     /// There is no option of that name.
-    UnknownOption = -103, "unknown_option", "`fcgiguard help options` lists them all.";
+    UnknownOption = -103, "unknown_option", "Correct its name; those of a pool are listed by `fcgiguard help options`.";
     /// An option's value does not parse or is out of range.
-    InvalidOption = -104, "invalid_option", "The message names the option, the value and the form expected.";
+    InvalidOption = -104, "invalid_option", "Correct the option; the message has its name, the value and what is expected.";
     /// Options that exclude or need each other were given.
     ConflictingOptions = -105, "conflicting_options", "The message names the options; change one of them.";
     /// The call is not allowed in the object's present state.
@@ -67,11 +67,11 @@ codes! {
     /// A live server already listens there.
     AddressInUse = -203, "address_in_use", "Stop the server that holds the address, or choose another one.";
     /// The folder of a unix socket is missing or may not be written.
-    SocketFolder = -204, "socket_folder", "Create the folder, or give its owner the right to write there.";
+    SocketFolder = -204, "socket_folder", "Create the folder, or give the user that starts the server the right to write there.";
     /// The address cannot be bound.
-    BindFailed = -205, "bind_failed", "The message has the system's reason.";
+    BindFailed = -205, "bind_failed", "Choose another address, or do what the message says.";
     /// An inherited descriptor is missing or is not a listening socket.
-    InvalidDescriptor = -206, "invalid_descriptor", "Check how the supervisor passes the socket (fd:N, systemd:NAME).";
+    InvalidDescriptor = -206, "invalid_descriptor", "Give an address to listen on, or check how the supervisor passes the socket (fd:N, systemd:NAME).";
 
     /// A record's version byte is not 1.
     BadVersion = -301, "bad_version", "The peer does not speak FastCGI, or the stream is out of step.";
@@ -118,7 +118,7 @@ codes! {
     /// The unix socket does not exist.
     ProbeNoSocket = -503, "no_socket", "Start the server, or correct the path.";
     /// The prober may not connect.
-    ProbeDenied = -504, "denied", "Run the probe as a user who may write to the socket.";
+    ProbeDenied = -504, "denied", "Run this as a user who may write to the socket, or set its owner, group or mode (socket_owner, listen.owner).";
     /// The listen queue is full.
     ProbeBacklogFull = -505, "backlog_full", "The server does not accept fast enough: look at its workers.";
     /// The connection did not open in time.

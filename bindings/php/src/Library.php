@@ -40,7 +40,7 @@ final class Library
         $ffi = $file === null ? self::preloaded() : null;
         if ($ffi === null) {
             self::mayLoad();
-            $ffi = self::open(self::declarations($file), $file);
+            $ffi = self::open($file);
         }
         return self::$ffi = $ffi;
     }
@@ -49,8 +49,8 @@ final class Library
     public static function header(?string $file = null): string
     {
         $file ??= getenv('FCGIGUARD_LIB') ?: self::usual();
+        self::open($file);
         $declarations = self::declarations($file);
-        self::open($declarations, $file);
         return '#define FFI_SCOPE "' . self::SCOPE . "\"\n#define FFI_LIB \"$file\"\n$declarations";
     }
 
@@ -91,18 +91,23 @@ final class Library
         return is_file($tree) ? $tree : 'libfcgiguard.so.0';
     }
 
-    private static function open(string $declarations, ?string $file): FFI
+    private static function open(?string $file): FFI
     {
         $name = $file ?? self::usual();
         try {
             $version = FFI::cdef('const char *fcgiguard_version(void);', $name)->fcgiguard_version();
         } catch (FFI\Exception $error) {
             $why = $error->getMessage();
-            $advice = str_contains($why, 'resolving') ? 'that file is no libfcgiguard' : 'install it, or set FCGIGUARD_LIB to its path';
+            $advice = match (true) {
+                str_contains($why, 'resolving') => 'that file is no libfcgiguard',
+                $file === (getenv('FCGIGUARD_LIB') ?: null) && $file !== null => 'correct FCGIGUARD_LIB: the path of libfcgiguard.so.0',
+                default => 'install it (make install), or set FCGIGUARD_LIB=/prefix/lib/libfcgiguard.so.0',
+            };
             throw self::fault("libfcgiguard cannot be loaded from $name: $why; $advice");
         }
         // Before the declarations: they may name what another version does not have.
         self::checkVersion($version, $name);
+        $declarations = self::declarations($file);
         try {
             return FFI::cdef($declarations, $name);
         } catch (FFI\Exception $error) {

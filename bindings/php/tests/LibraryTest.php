@@ -44,7 +44,7 @@ final class LibraryTest extends Processes
 
     public function testALibraryThatIsNotThereOrAnother(): void
     {
-        self::assertMatchesRegularExpression('/cannot be loaded from \/none\.so: .*install it, or set FCGIGUARD_LIB/', $this->load(['-d', 'ffi.enable=1'], '/none.so'));
+        self::assertMatchesRegularExpression('/cannot be loaded from \/none\.so: .*correct FCGIGUARD_LIB/', $this->load(['-d', 'ffi.enable=1'], '/none.so'));
         $other = $this->library('int something_else(void) { return 1; }');
         self::assertStringContainsString('that file is no libfcgiguard', $this->load(['-d', 'ffi.enable=1'], $other));
         $old = $this->library('const char *fcgiguard_version(void) { return "9.8.7"; }');
@@ -61,6 +61,8 @@ final class LibraryTest extends Processes
         mkdir("$this->folder/prefix/include");
         try {
             exec('cp -r ' . escapeshellarg(dirname(__DIR__) . '/src') . ' ' . escapeshellarg(dirname(__DIR__) . '/autoload.php') . ' ' . escapeshellarg($package));
+            $told = $this->load(['-d', 'ffi.enable=1'], '/none.so', $package);
+            self::assertStringContainsString('cannot be loaded from /none.so', $told, 'the library comes before its header');
             copy(self::root() . '/target/release/libfcgiguard.so', $library = "$this->folder/prefix/lib/libfcgiguard.so.0");
             if (!is_file('/usr/include/fcgiguard_php.h') && !is_file('/usr/local/include/fcgiguard_php.h')) {
                 self::assertStringContainsString("fcgiguard_php.h was not found beside the package or in $this->folder/prefix/include", $this->load(['-d', 'ffi.enable=1'], $library, $package));

@@ -64,7 +64,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         }
     }
     if file.is_empty() {
-        flags.fault("--config FILE is missing");
+        flags.missing("--config FILE is missing");
     }
     if flags.report("watch") {
         return ExitCode::from(EXIT_USAGE);

@@ -129,7 +129,7 @@ pub(super) struct Child {
     pub(super) ready: Option<Lines>,
     pub(super) output: Option<Lines>,
     pub(super) exec_report: Option<OwnedFd>,
-    pub(super) exec_error: Option<String>,
+    pub(super) exec_error: Option<crate::sys::SysError>,
     pub(super) started_at: u64,
     pub(super) is_ready: bool,
 }
@@ -309,6 +309,7 @@ impl Manager {
             Mode::Exec(argv) => match prepare_patiently(argv, &options, claimed.is_some()) {
                 Ok(made) => template = Some(made),
                 Err(Unfit::Command(fault)) => error.command = Some(fault),
+                Err(Unfit::Option(fault)) if error.options.iter().any(|known| known.option == fault.option) => {}
                 Err(Unfit::Option(fault)) => error.options.push(fault),
             },
             Mode::Fork(_) => error.options.extend(not_for_fork(&options)),
@@ -414,6 +415,15 @@ impl Manager {
     }
 
     /// FastCGI knows no password: who can connect runs the program with params of its choice, as the web server does.
+    /// Sockets of ours that nobody but root can connect to, though no option asked for that.
+    pub fn closed_sockets(&self) -> Vec<String> {
+        let asked = self.options.socket_mode.0.is_some()
+            || !self.options.socket_owner.is_empty()
+            || !self.options.socket_group.is_empty();
+        let ours = self.listeners.iter().filter(|_| !asked && crate::sys::process::effective_uid() == 0);
+        ours.filter_map(Listener::closed_file).map(|path| path.display().to_string()).collect()
+    }
+
     fn warn_of_exposed_ports(&mut self) {
         let guarded = std::env::var_os(WEB_SERVER_ADDRS).is_some()
             || self.options.env.0.iter().any(|entry| entry.split('=').next() == Some(WEB_SERVER_ADDRS));

@@ -45,7 +45,7 @@ pub enum ListenError {
         pid: Option<i32>,
     },
     /// The path is there and is no socket.
-    #[error("cannot listen on {address}: the path exists and is not a socket")]
+    #[error("cannot listen on {address}: what is there is not a socket; remove it, or choose another path")]
     NotASocket {
         /// The address.
         address: String,
@@ -61,7 +61,7 @@ pub enum ListenError {
         source: SysError,
     },
     /// A user or group of an option is unknown.
-    #[error("there is no {what} {name:?}")]
+    #[error("socket_owner or socket_group: there is no {what} {name:?}")]
     Unknown {
         /// `user` or `group`.
         what: &'static str,
@@ -69,7 +69,7 @@ pub enum ListenError {
         name: String,
     },
     /// A descriptor is not a listening socket.
-    #[error("{address} is not a listening socket{}", reason(.source))]
+    #[error("{address} is not a listening socket that this process was started with{}", reason(.source))]
     Descriptor {
         /// The address.
         address: String,
@@ -80,7 +80,7 @@ pub enum ListenError {
     #[error("no address to listen on: give --listen, or pass a listening socket as descriptor 0")]
     Nothing,
     /// A call failed.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}{}", way_out(.source))]
     Sys {
         /// The address.
         address: String,
@@ -91,6 +91,19 @@ pub enum ListenError {
 
 fn who(pid: &Option<i32>) -> String {
     pid.map_or(String::new(), |pid| format!(" (process {pid})"))
+}
+
+/// What can be done where it is one of the usual reasons.
+fn way_out(source: &SysError) -> &'static str {
+    match (source.call, source.errno()) {
+        ("bind", libc::EACCES) => {
+            "; ports below net.ipv4.ip_unprivileged_port_start (1024) are for root: start as root with the option user, \
+             grant CAP_NET_BIND_SERVICE, or take the socket from systemd"
+        }
+        ("bind", libc::EADDRNOTAVAIL) => "; this machine does not have that address: choose one that `ip addr` shows",
+        ("chown", libc::EPERM) => "; only root may give a socket away",
+        _ => "",
+    }
 }
 
 fn reason(source: &Option<SysError>) -> String {
@@ -131,6 +144,14 @@ struct SocketFile {
 }
 
 impl Listener {
+    /// Its file, if it is ours and others than its owner may not write to it, which is what connecting takes.
+    pub(super) fn closed_file(&self) -> Option<&Path> {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.file.as_ref().map(|file| file.path.as_path())?;
+        let mode = std::fs::metadata(path).ok()?.permissions().mode();
+        (mode & 0o022 == 0).then_some(path)
+    }
+
     /// What the next image needs to go on with it.
     pub fn hand_over(&self) -> ListenerState {
         let file = self.file.as_ref().map(|file| {

@@ -4,6 +4,7 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 use crate::error::{Code, Coded};
+use crate::sys::{process, users};
 use crate::units::{format_duration_ms, format_size, parse_duration_ms, parse_size};
 use std::fmt;
 
@@ -485,9 +486,14 @@ impl PoolOptions {
         }
         match self.set_known(&known, value) {
             Some(Ok(())) => Ok(()),
+            // Said once, where the reason begins with it.
+            Some(Err(reason)) if reason.starts_with(&format!("{value:?}")) => {
+                Err(OptionFault { value: String::new(), ..fault(reason, Code::InvalidOption) })
+            }
             Some(Err(reason)) => Err(fault(reason, Code::InvalidOption)),
             None => {
-                let near = nearest(&known).map_or(String::new(), |near| format!("; did you mean {near}?"));
+                let near = nearest(&known, OPTIONS.iter().map(|spec| spec.name))
+                    .map_or(String::new(), |near| format!("; did you mean {near}?"));
                 Err(OptionFault {
                     value: String::new(),
                     ..fault(format!("there is no such option{near}"), Code::UnknownOption)
@@ -499,7 +505,7 @@ impl PoolOptions {
     /// Everything that is wrong with these options taken together, all at once.
     pub fn validate(&self) -> Vec<OptionFault> {
         let mut faults = Vec::new();
-        let mut fault = |option: &str, value: String, reason: &str, code| {
+        let mut fault = |option: &str, value: String, reason: &str, code: Code| {
             faults.push(OptionFault { option: option.to_owned(), value, reason: reason.to_owned(), code });
         };
         if self.workers == 0 && self.sizing == Sizing::Static {
@@ -574,12 +580,48 @@ impl PoolOptions {
                 Code::ConflictingOptions,
             );
         }
-        for address in self.listen.iter().chain((!self.control.is_empty()).then_some(&self.control)) {
+        let control = (!self.control.is_empty()).then_some(("control", &self.control));
+        for (option, address) in self.listen.iter().map(|address| ("listen", address)).chain(control) {
             if let Err(error) = crate::address::Address::parse(address) {
-                fault("listen", address.clone(), &error.to_string(), Code::InvalidAddress);
+                // The address is part of the reason.
+                fault(option, String::new(), &error.to_string(), Code::InvalidAddress);
             }
         }
+        self.look_around(&mut fault);
         faults
+    }
+
+    /// What this machine has to have: users, groups, folders, and the right to become another user.
+    fn look_around(&self, fault: &mut impl FnMut(&str, String, &str, Code)) {
+        let users = [("user", &self.user), ("socket_owner", &self.socket_owner)];
+        let lists = [("control_users", &self.control_users), ("control_readers", &self.control_readers)];
+        let listed = lists.into_iter().flat_map(|(option, names)| names.iter().map(move |name| (option, name)));
+        for (option, name) in users.into_iter().filter(|(_, name)| !name.is_empty()).chain(listed) {
+            if users::user(name).is_none() {
+                fault(option, name.clone(), "there is no such user", Code::InvalidOption);
+            }
+        }
+        for (option, name) in [("group", &self.group), ("socket_group", &self.socket_group)] {
+            if !name.is_empty() && users::group(name).is_none() {
+                fault(option, name.clone(), "there is no such group", Code::InvalidOption);
+            }
+        }
+        let folders = [("chroot", &self.chroot), ("chdir", &self.chdir)];
+        for (option, folder) in folders.into_iter().filter(|(_, folder)| !folder.is_empty()) {
+            // Within another root it is another folder.
+            if (option == "chroot" || self.chroot.is_empty()) && !std::path::Path::new(folder).is_dir() {
+                fault(option, folder.clone(), "there is no such folder", Code::InvalidOption);
+            }
+        }
+        if !users::may_become_another() {
+            let other = |name: &str| users::user(name).is_some_and(|user| user.uid != process::effective_uid());
+            for (option, name) in [("user", &self.user), ("socket_owner", &self.socket_owner)] {
+                if !name.is_empty() && other(name) {
+                    let reason = format!("only root may do that: start as root, or leave {option} out");
+                    fault(option, name.clone(), &reason, Code::PermissionDenied);
+                }
+            }
+        }
     }
 
     /// Whether memory is counted as the proportional share.
@@ -660,10 +702,36 @@ pub fn parse_signal_entry(entry: &str) -> Option<(i32, SignalDoes)> {
     Some((signal_number(name)?, does))
 }
 
-/// The option whose name is closest, for "did you mean".
-fn nearest(name: &str) -> Option<&'static str> {
+/// The known name that was probably meant: few letters away, or with the same beginning. For "did you mean".
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let shared = |other: &str| name.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
-    OPTIONS.iter().map(|spec| spec.name).max_by_key(|other| shared(other)).filter(|other| shared(other) >= 3)
+    let rated = known.map(|other| (distance(name, other), usize::MAX - shared(other), other));
+    let (away, unshared, other) = rated.min_by_key(|(away, unshared, _)| {
+        let beginning = usize::MAX - unshared;
+        (if *away <= 2 { *away } else { usize::MAX }, usize::MAX - beginning)
+    })?;
+    let near = away <= 2 && away < name.chars().count().max(2) - 1;
+    (near || usize::MAX - unshared >= 3).then_some(other)
+}
+
+/// How many letters have to be changed, left out or put in.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, a) in one.chars().enumerate() {
+        let mut corner = at;
+        let mut left = at + 1;
+        for (b, above) in other.iter().zip(row.iter_mut().skip(1)) {
+            let here = (corner + usize::from(a != *b)).min(left + 1).min(*above + 1);
+            corner = *above;
+            left = here;
+            *above = here;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = at + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -694,5 +762,43 @@ mod tests {
         assert_eq!(options.set("max_request", "1").unwrap_err().code, Code::UnknownOption);
         assert!(options.set("max_request", "1").unwrap_err().to_string().contains("max_request"));
         assert_eq!(options.set("workers", "many").unwrap_err().code, Code::InvalidOption);
+    }
+
+    #[test]
+    fn the_option_that_was_meant_is_named() {
+        let meant = |name: &str| nearest(name, OPTIONS.iter().map(|spec| spec.name));
+        for (typed, known) in [
+            ("wokers", "workers"),
+            ("wrkers", "workers"),
+            ("worker", "workers"),
+            ("lisen", "listen"),
+            ("max_request", "max_requests"),
+            ("backlg", "backlog"),
+            ("request_tiemout", "request_timeout"),
+            ("uesr", "user"),
+        ] {
+            assert_eq!(meant(typed), Some(known), "{typed}");
+        }
+        assert_eq!(meant("verbose"), None);
+        assert_eq!(meant("x"), None);
+    }
+
+    #[test]
+    fn what_this_machine_does_not_have_is_a_fault_with_the_options_name() {
+        let mut options = PoolOptions::default();
+        for (name, value) in [
+            ("user", "nobody-of-that-name"),
+            ("group", "no-such-group"),
+            ("socket_owner", "nobody-of-that-name"),
+            ("socket_group", "no-such-group"),
+            ("control_users", "nobody-of-that-name"),
+            ("chdir", "/nonexistent/folder"),
+        ] {
+            options.set(name, value).unwrap();
+        }
+        let found: Vec<String> = options.validate().iter().map(|fault| fault.option.clone()).collect();
+        for name in ["user", "group", "socket_owner", "socket_group", "control_users", "chdir"] {
+            assert!(found.iter().any(|option| option == name), "{name} in {found:?}");
+        }
     }
 }

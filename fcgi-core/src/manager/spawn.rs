@@ -26,7 +26,7 @@ pub enum CommandError {
     #[error("no command: write it after --")]
     Missing,
     /// It is nowhere in PATH.
-    #[error("command {0:?} was not found in PATH")]
+    #[error("command {0:?} was not found in PATH{apart}", apart = apart(.0))]
     NotFound(OsString),
     /// The path is no executable file.
     #[error("command {}: {reason}", path.display())]
@@ -39,6 +39,15 @@ pub enum CommandError {
     /// It has a NUL byte.
     #[error("command or environment contains a NUL byte")]
     Nul,
+}
+
+/// Written as one text, as a shell would take it.
+fn apart(name: &OsStr) -> &'static str {
+    if name.as_bytes().contains(&b' ') {
+        "; program and arguments are words of their own, there is no shell: [\"perl\", \"app.pl\"], or -- perl app.pl"
+    } else {
+        ""
+    }
 }
 
 impl Coded for CommandError {
@@ -150,6 +159,10 @@ pub fn identity(options: &PoolOptions) -> Result<Option<Identity>, OptionFault> 
     if options.user.is_empty() && options.group.is_empty() {
         return Ok(None);
     }
+    let myself = crate::sys::process::effective_uid();
+    if options.group.is_empty() && myself != 0 && users::user(&options.user).is_some_and(|user| user.uid == myself) {
+        return Ok(None);
+    }
     let user = match options.user.as_str() {
         "" => users::User { uid: crate::sys::process::effective_uid(), gid: 0, name: String::new() },
         name => users::user(name).ok_or_else(|| fault("user", name))?,
@@ -201,6 +214,11 @@ impl Template {
         let worker_object =
             if options.cooperate == Cooperate::Preload && !command.is_static { find_worker_object() } else { None };
         Ok(Template { command, options: options.clone(), identity, worker_object, death_signal: libc::SIGTERM })
+    }
+
+    /// The program's file.
+    pub fn program(&self) -> &Path {
+        self.command.program()
     }
 
     /// Whether workers are expected to cooperate.

@@ -198,7 +198,7 @@ impl Check {
                 self.delay = (self.delay * 2).min(RETRY_US.1);
                 return;
             }
-            libc::ENOENT | libc::ENOTDIR => Verdict::NoSocket,
+            libc::ENOENT | libc::ENOTDIR | libc::ENOTSOCK => Verdict::NoSocket,
             libc::EACCES | libc::EPERM => Verdict::Denied,
             libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH => Verdict::ConnectTimeout,
             _ => Verdict::Refused,
@@ -211,7 +211,11 @@ impl Check {
             return;
         }
         let reason = if first == errno { reason } else { std::io::Error::from_raw_os_error(first) };
-        self.end(verdict, format!("connect failed: {}", plain(&reason)), now);
+        let reason = match reason.raw_os_error() {
+            Some(libc::ENOTSOCK) => "what is there is not a socket".to_owned(),
+            _ => plain(&reason),
+        };
+        self.end(verdict, format!("connect failed: {reason}"), now);
     }
 
     pub fn wrote(&mut self, count: usize, now: u64) {

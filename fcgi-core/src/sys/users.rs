@@ -40,6 +40,17 @@ pub fn user(name: &str) -> Option<User> {
     }
 }
 
+/// Whether this process may act as another user: root, or CAP_SETUID and CAP_CHOWN. Yes, where the system does not say.
+pub fn may_become_another() -> bool {
+    const CHOWN_AND_SETUID: u64 = 1 | 1 << 7;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    match effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) {
+        Some(held) => held & CHOWN_AND_SETUID == CHOWN_AND_SETUID,
+        None => true,
+    }
+}
+
 /// The number of the group of this name or number.
 pub fn group(name: &str) -> Option<u32> {
     if let Ok(gid) = name.parse() {

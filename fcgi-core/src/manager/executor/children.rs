@@ -15,7 +15,7 @@ impl Manager {
         if let Some(report) = child.exec_report.as_ref().filter(|r| is(r.as_raw_fd())) {
             if let Some(result) = process::exec_report(report) {
                 child.exec_report = None;
-                child.exec_error = result.map(|error| error.to_string());
+                child.exec_error = result;
             }
         }
         if child.ready.as_ref().is_some_and(|l| is(l.pipe.as_raw_fd()))
@@ -141,7 +141,7 @@ impl Manager {
         }
         if let Some(report) = &child.exec_report {
             if let Some(Some(error)) = process::exec_report(report) {
-                child.exec_error = Some(error.to_string());
+                child.exec_error = Some(error);
             }
         }
         let now = time::monotonic_ms();
@@ -149,13 +149,33 @@ impl Manager {
             (_, Some(number)) => Ended::Signal(number),
             (code, None) => Ended::Code(code.unwrap_or(0)),
         };
-        if let Some(reason) = child.exec_error {
+        if let Some(error) = child.exec_error {
+            let reason = format!("{error}{}", self.option_behind(error.call));
             return self.policy.handle(now, Event::ExecFailed { slot, ended, reason });
         }
         self.policy.handle(now, Event::Exited { slot, ended, served });
         // A worker that was woken for a connection may have left without taking it.
         for child in &self.children {
             nudge(child.lifeline.as_fd());
+        }
+    }
+
+    /// Which option made a worker's start do this call, for the reader of its failure.
+    fn option_behind(&self, call: &str) -> String {
+        let o = &self.options;
+        match call {
+            "chdir" => format!(" (option chdir: {})", o.chdir),
+            "chroot" => format!(" (option chroot: {})", o.chroot),
+            "setgroups" | "setresgid" | "setresuid" => " (options user and group: it takes root)".to_owned(),
+            "nice" => format!(" (option nice: {}; below 0 it takes root)", o.nice),
+            "setrlimit" => {
+                " (options rlimit_nofile, rlimit_core, rlimit_as: a limit above the manager's own takes root)"
+                    .to_owned()
+            }
+            "execve" => {
+                format!(": {}", self.template.as_ref().map_or(String::new(), |t| t.program().display().to_string()))
+            }
+            _ => String::new(),
         }
     }
 

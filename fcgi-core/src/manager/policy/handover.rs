@@ -4,7 +4,7 @@
 //! options still say what they said before.
 
 use super::status::{Counters, LastReload};
-use super::{Phase, Policy, Reload, Worker};
+use super::{counted, Phase, Policy, Reload, Worker};
 use crate::event::Level;
 use crate::manager::action::{Action, ChangeId, ReadyHow, Slot};
 use crate::manager::options::Sizing;
@@ -174,13 +174,16 @@ impl Policy {
             self.workers.push(worker);
         }
         let kept = self.workers.len();
-        let text = format!("upgrade done: this image goes on with {kept} workers");
+        let text = format!("upgrade done: this image goes on with {}", counted(kept, "worker"));
         self.tell(Level::Notice, "upgrade_done", text);
         let upgrade: Vec<ChangeId> = state.upgrade.into_iter().collect();
         match (reload.filter(|_| !self.stopping), &mut self.next_reload) {
             (None, _) => {
                 for change in upgrade {
-                    self.finish(change, Ok(format!("the new image serves, with {kept} workers taken over")));
+                    self.finish(
+                        change,
+                        Ok(format!("the new image serves, with {} taken over", counted(kept, "worker"))),
+                    );
                 }
             }
             // Whoever waits for the upgrade wants to know that its workers serve, too.

@@ -473,12 +473,18 @@ impl Policy {
             give_up_unborn(&mut self.actions, worker);
         }
         if self.brake.worth_telling() {
-            let text = format!("{why}; {} failed starts in a row, next try in {delay} ms", self.brake.failures());
+            let hint = if self.brake.failures() == 1 && why.contains("exited with status 0 before") {
+                "; a worker has to stay in the foreground and serve descriptor 0"
+            } else {
+                ""
+            };
+            let failed = counted(self.brake.failures() as usize, "failed start");
+            let text = format!("{why}{hint}; {failed} in a row, next try in {delay} ms");
             self.tell(Level::Error, "start_failed", text);
         }
         self.count_failure(now, why);
         if self.options.give_up_after > 0 && self.brake.failures() >= self.options.give_up_after && !self.stopping {
-            let reason = format!("{why}; {} failed starts in a row", self.brake.failures());
+            let reason = format!("{why}; {} in a row", counted(self.brake.failures() as usize, "failed start"));
             self.trouble(now, self.options.on_crash, reason);
         }
     }
@@ -776,7 +782,7 @@ impl Policy {
         let settled =
             self.workers.iter().filter(|w| w.phase == Phase::Ready).count() as u32 == self.target && starting == 0;
         if settled && !self.scales.is_empty() {
-            let text = format!("{} workers", self.target);
+            let text = counted(self.target as usize, "worker");
             for change in std::mem::take(&mut self.scales) {
                 self.finish(change, Ok(text.clone()));
             }
@@ -820,7 +826,8 @@ impl Policy {
             let (took, ready) = (now.saturating_sub(reload.started_at), reload.ready);
             let tail =
                 if finishing > 0 { format!("; {finishing} old still finish their request") } else { String::new() };
-            let text = format!("generation {generation} serves with {ready} workers after {took} ms{tail}");
+            let ready = counted(ready as usize, "worker");
+            let text = format!("generation {generation} serves with {ready} after {took} ms{tail}");
             self.counters.reloads_ok += 1;
             self.tell(Level::Notice, "reload_done", format!("reload done: {text}"));
             self.last_reload = Some(LastReload { at: now, reason: reload.reason, ok: true, outcome: text.clone() });
@@ -856,6 +863,11 @@ impl Policy {
         let pool = self.options.name.clone();
         self.actions.push_back(Action::Tell(Notice { level, kind, pool, worker, text, status: -1 }));
     }
+}
+
+/// "1 worker", "2 workers".
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A worker whose start is still to be carried out is not started: several were asked for, the first failed, and what

@@ -1,6 +1,6 @@
 //! How many workers: by hand, by idle workers and by the listen queue.
 
-use super::{Phase, Policy};
+use super::{counted, Phase, Policy};
 use crate::event::Level;
 use crate::manager::options::{Sizing, MAX_WORKERS};
 
@@ -20,7 +20,7 @@ impl Policy {
             }
         }
         self.idle_window = (now, u32::MAX);
-        self.tell(Level::Notice, "scaled", format!("scaled to {workers} workers"));
+        self.tell(Level::Notice, "scaled", format!("scaled to {}", counted(workers as usize, "worker")));
     }
 
     /// Grows at once, by what is missing; shrinks by what was never needed during a whole window of `idle_timeout`. The

@@ -78,7 +78,7 @@ def main():
     begun, bad = time.monotonic(), []
     if wanted:
         # Rust alone where the interpreters are not measured.
-        subprocess.run([str(HERE / "build"), *([] if "responder" in wanted else ["rust"])], check=True)
+        subprocess.run([str(HERE / "build"), *([] if {"responder", "manager"} & set(wanted) else ["rust"])], check=True)
         now, measured = datetime.datetime.now(datetime.timezone.utc), commit()
         print(f"bench: {', '.join(wanted)}; commit {measured}; load average {os.getloadavg()[0]:.1f}. Compare within this run only.", flush=True)
     for name in wanted:

@@ -19,7 +19,8 @@ HEADS = {
 
 def svg(title, unit, bars):
     """Horizontal bars, 400 wide so that a phone shows them unscaled; colours follow the reader's, on a ground of its own."""
-    left, line, most = 150, 24, max(value for _, value in bars) or 1
+    bars = sorted(bars, key=lambda bar: bar[1])
+    left, line, most = 150, 24, bars[-1][1] or 1
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 {58 + line * len(bars)}" width="400" role="img" font-family="sans-serif" font-size="12">',
            f"<title>{escape(title)}</title>",
            "<style>.g{fill:#fff;stroke:#ccc}text{fill:#222}.u{fill:#666}.o{fill:#1a7f5a}.p{fill:#9aa5b1}"

@@ -123,6 +123,7 @@ def many(part, folder, cores, count):
 def cold(part, folder, cores, rounds):
     """One process for one probe, again and again."""
     address = f"{folder}/0"
+    others = sum(line.split()[3] == "00010000" for line in Path("/proc/net/unix").read_text().splitlines()[1:])
     rivals = {"fcgiguard probe": [FCGIGUARD, "probe", "--quiet", address],
               "fcgiguard probe, a whole request": [FCGIGUARD, "probe", "--quiet", "--method", "request", address]}
     if shutil.which("cgi-fcgi"):
@@ -142,7 +143,8 @@ def cold(part, folder, cores, rounds):
     part.table(f"One cold probe, {rounds} times in turns", ["", "ms", "x ours", "CPU ms"],
                [[name, number(row[0]), ratio(row[0], ours[0]), number(row[1])] for name, row in middle.items()],
                "From the spawn of the process to its end, as a shell sees it, on one core. cgi-fcgi sends a whole "
-               "request, and ours asks for GET_VALUES unless told otherwise.")
+               "request, and ours asks for GET_VALUES unless told otherwise. Ours reads the length of the listen queue, too, for which the kernel lists all unix "
+               f"sockets that listen on the machine: {others} here beside this one.")
     part.plot("probe-cold", "One cold probe", "ms", [(name, row[0]) for name, row in middle.items()])
     its = middle.get("cgi-fcgi")
     part.goal("one cold run: under cgi-fcgi", f"{ours[0] / its[0]:.2f}" if its else "not measured", ours[0] < its[0] if its else None)

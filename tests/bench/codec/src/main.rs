@@ -252,7 +252,12 @@ fn main() {
         let input = answer(size, record);
         let mut works: Vec<Work<'_>> = vec![("ours, into a Vec", Box::new(|| read_answer(&input)))];
         peers::client(&input, &mut works);
-        compare(&format!("client: a request out, 1 MiB of answer in records of {record} B in"), Some(size), "", &mut works);
+        compare(
+            &format!("client: a request out, 1 MiB of answer in records of {record} B in"),
+            Some(size),
+            "",
+            &mut works,
+        );
     }
     let input = answer(100, 100);
     let mut works: Vec<Work<'_>> = vec![("ours", Box::new(|| read_answer(&input)))];
@@ -275,12 +280,13 @@ fn main() {
     println!("\ngoals");
     say(walked[0] < 60.0, &format!("walk 22 pairs in under 60 ns: {:.0}", walked[0]));
     say(heads[0] < 800.0, &format!("a request head into an owned map in under 800 ns: {:.0}", heads[0]));
-    say(heads[0] < heads[2], &format!("and below tokio-fastcgi's: {:.2} x", heads[0] / heads[2]));
+    say(heads[0] < heads[2], &format!("a request head: below tokio-fastcgi's: {:.2} x", heads[0] / heads[2]));
     // The fastest peer that was ever measured is not on crates.io (what is there under its name is empty). It decoded with
     // 55, 50 and 29 GB/s where copying twice went with 65: that share is what ours, with its copy into a Vec, is held to.
     for ((record, share), times) in [(65528, 0.85), (8192, 0.77), (256, 0.45)].iter().zip(&bodies) {
         let ours = times[2] / times[1];
         say(ours >= *share, &format!("records of {record} B at {share} x the speed of copying twice: {ours:.2}"));
-        say(times[1] < times[3], &format!("and below tokio-fastcgi's: {:.3} x", times[1] / times[3]));
+        let peer = times[1] / times[3];
+        say(peer < 1.0, &format!("records of {record} B: below tokio-fastcgi's: {peer:.3} x"));
     }
 }

@@ -109,7 +109,7 @@ class Running:
             return None
         try:
             # Sixteen connections to set up and take down are not to be seen.
-            count = TRACED * (8 if mode == "many" else 1)
+            count = TRACED * 8 if mode == "many" else TRACED // 4 if post else TRACED
             self.load(tool, core, count, mode, post)
         finally:
             strace.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-//! The codec of fcgi-core beside the published Rust peers: same inputs, same work, interleaved; the best of nine
+//! The codec of fcgi-core beside the published Rust peers: same inputs, same work, interleaved; the best of 25
 //! rounds counts, since what disturbs a computation only ever makes it slower.
 //!
 //! Peers that are async run over memory under an executor that only polls, so that no socket and no runtime is measured.
@@ -80,10 +80,10 @@ type Work<'a> = (&'static str, Box<dyn FnMut() -> usize + 'a>);
 
 /// Rounds over the works of a comparison; a smoke run has fewer.
 fn rounds() -> usize {
-    std::env::var("BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(9)
+    std::env::var("BENCH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(25)
 }
 
-/// Runs the works in turn, nine times over, and prints the best of each and its ratio to the first. Every work must
+/// Runs the works in turn, over and over, and prints the best of each and its ratio to the first. Every work must
 /// return the same number: proof that they did the same. Returns the times in nanoseconds, in the order of the works.
 fn compare(title: &str, bytes: Option<usize>, goal: &str, works: &mut [Work<'_>]) -> Vec<f64> {
     let mut repeats = Vec::new();
@@ -181,7 +181,7 @@ fn read_answer(input: &[u8]) -> usize {
 }
 
 fn main() {
-    println!("codec, one thread, best of nine interleaved rounds; ratios are within this run");
+    println!("codec, one thread, best of the interleaved rounds; ratios are within this run");
     let mut stream = Vec::new();
     for (name, value) in pairs() {
         fcgi_core::params::encode_pair(name, value, &mut stream).expect("fits");

@@ -4,7 +4,7 @@
     make bench                      everything, about 15 minutes on two quiet cores
     make bench ARGS=--write         and docs/benchmarks.md with its pictures from it
     make bench ARGS='--part probe'  one part, merged into target/bench.json (may be given more than once)
-    make bench ARGS='--part none --write'   the page from what target/bench.json has; all parts must be of one commit
+    make bench ARGS='--part none --write'   the page from what target/bench.json has; all parts must be of one commit's code
     make bench ARGS=--short         a smoke run of two minutes: its figures mean nothing, and go to target/bench-short.json
 """
 import argparse
@@ -24,6 +24,7 @@ import page
 from part import HERE, ROOT, Part
 
 PARTS = ("codec", "responder", "probe", "manager")
+CODE = ("fcgi-core/src", "cli/src", "ffi", "bindings/perl", "bindings/python", "include", "Cargo.toml", "Cargo.lock")
 PACKAGES = {"libfcgi": "libfcgi-dev", "cgi-fcgi": "libfcgi-bin", "FCGI.pm": "libfcgi-perl", "FCGI::ProcManager": "libfcgi-procmanager-perl", "uWSGI": "uwsgi-core",
             "multiwatch": "multiwatch", "fcgiwrap": "fcgiwrap"}
 
@@ -37,9 +38,9 @@ def said(*argv):
 
 
 def commit():
-    """The commit that is measured; changes in what is neither documentation nor made here are said."""
-    changed = said("git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs", ":!README.md", ":!CHANGELOG.md")
-    return said("git", "rev-parse", "--short=10", "HEAD") + (" with changes" if changed else "")
+    """The last commit that changed what is measured (a page or a test that came later makes no other figures); changes beside it are said."""
+    changed = said("git", "status", "--porcelain", "--untracked-files=no", "--", *CODE)
+    return said("git", "log", "-1", "--abbrev=10", "--format=%h", "--", *CODE) + (" with changes" if changed else "")
 
 
 def machine():
@@ -78,7 +79,7 @@ def main():
     begun, bad = time.monotonic(), []
     if wanted:
         # Rust alone where the interpreters are not measured.
-        subprocess.run([str(HERE / "build"), *([] if "responder" in wanted else ["rust"])], check=True)
+        subprocess.run([str(HERE / "build"), *([] if {"responder", "manager"} & set(wanted) else ["rust"])], check=True)
         now, measured = datetime.datetime.now(datetime.timezone.utc), commit()
         print(f"bench: {', '.join(wanted)}; commit {measured}; load average {os.getloadavg()[0]:.1f}. Compare within this run only.", flush=True)
     for name in wanted:

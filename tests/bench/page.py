@@ -3,7 +3,7 @@ import re
 from xml.sax.saxutils import escape
 
 HEADS = {
-    "codec": ("Codec", "One thread, over memory: no socket and no runtime is measured. The works of a comparison run in turns, nine rounds of them, and the best of each "
+    "codec": ("Codec", "One thread, over memory: no socket and no runtime is measured. The works of a comparison run in turns, 25 rounds of them, and the best of each "
               "counts, since what disturbs a computation only makes it slower. Each must give the same result; peers that are async run under an executor that only "
               "polls. `tests/bench/codec`."),
     "responder": ("Responder", "One process of each server on one core, the load (`tests/bench/load.c`: what nginx sends for a browser's GET, 25 params) on the other, over a unix "
@@ -19,7 +19,8 @@ HEADS = {
 
 def svg(title, unit, bars):
     """Horizontal bars, 400 wide so that a phone shows them unscaled; colours follow the reader's, on a ground of its own."""
-    left, line, most = 150, 24, max(value for _, value in bars) or 1
+    bars = sorted(bars, key=lambda bar: bar[1])
+    left, line, most = 150, 24, bars[-1][1] or 1
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 {58 + line * len(bars)}" width="400" role="img" font-family="sans-serif" font-size="12">',
            f"<title>{escape(title)}</title>",
            "<style>.g{fill:#fff;stroke:#ccc}text{fill:#222}.u{fill:#666}.o{fill:#1a7f5a}.p{fill:#9aa5b1}"
@@ -61,8 +62,8 @@ def write(folder, found, parts):
     runs, last = sorted({found[name]["run"] for name in parts}), found[parts[-1]]["machine"]
     text = ["# Benchmarks\n", "Ours beside its peers, measured side by side. This page and its pictures are made by `make bench ARGS=--write` and not edited by hand. Compare within a "
             "table only: another machine has other numbers, and similar ratios.\n",
-            f"Measured {runs[0][:10]} on {last['cores']} cores ({clean(last['cpu'])}), Linux {last['kernel']}, commit {commits[0]}. " +
-            ("All parts come from one run" if len(runs) == 1 else f"The parts come from {len(runs)} runs of the same commit") +
+            f"Measured {runs[0][:10]} on {last['cores']} cores ({clean(last['cpu'])}), Linux {last['kernel']}; code of commit {commits[0]}. " +
+            ("All parts come from one run" if len(runs) == 1 else f"The parts come from {len(runs)} runs of the same code") +
             f" of {sum(found[name]['seconds'] for name in parts) / 60:.0f} minutes; load average before each part: " +
             ", ".join(f"{name} {found[name]['load']:.1f}" for name in parts) + ".\n",
             "Versions: " + ", ".join(f"{name} {version}" for name, version in last["versions"].items()) + ".\n",

@@ -2,7 +2,9 @@
 
 Services, load and measures are those of tests/peers; all of them run for real, on a unix socket."""
 import os
+import re
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +37,12 @@ def ready(made, number=4):
     time.sleep(0.3)
 
 
+def with_dead(pid):
+    """CPU seconds of a process and of its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
 def watched(part, name, work):
     """Whatever a service does: what goes wrong is told, and the others are measured."""
     try:
@@ -62,23 +70,24 @@ def crashes(part):
                             gone = until(lambda: not made.process.running(), span)
                     except Exception:  # noqa: BLE001
                         gone = 0.0
-                    return {"forks": size(starts), "span": span, "late": None, "cpu": None, "healed": "goes on" if gone is None else "no: the manager leaves"}
+                    return {"forks": size(starts), "span": span, "late": None, "cpu": None, "burnt": None, "healed": "goes on" if gone is None else "no: the manager leaves"}
                 fail.touch()
                 with make(folder, "unix", env=env) as made:
-                    used, begun = cpu([made.pid]), time.monotonic()
+                    used, burnt, begun = cpu([made.pid]), with_dead(made.pid), time.monotonic()
                     time.sleep(span / 3)
                     early = size(starts)
                     time.sleep(max(0, span - (time.monotonic() - begun)))
                     took, forks, used = time.monotonic() - begun, size(starts), cpu([made.pid]) - used
+                    burnt = with_dead(made.pid) - burnt
                     fail.unlink()
                     healed = until(lambda: made.request(timeout=1).status == 200, 45, 0.05)
-                    return {"forks": forks, "span": took, "late": (forks - early) / (took * 2 / 3), "cpu": 100 * used / took,
+                    return {"forks": forks, "span": took, "late": (forks - early) / (took * 2 / 3), "cpu": 100 * used / took, "burnt": 100 * burnt / took,
                             "healed": "no" if healed is None else f"after {healed:.1f} s"}
         if (got := watched(part, f"{name}, workers that fail at start", work)):
             found[name] = got
             part.progress(f"fails at start: {name}: {got['forks']} forks in {got['span']:.0f} s")
-            rows.append([name, f"{got['forks']} in {got['span']:.0f} s", number(got["late"]), number(got["cpu"]), got["healed"]])
-    part.table("Each worker fails at its start", ["", "forks", "forks a second after the first third", "manager's CPU, %", "heals when the program does"], rows)
+            rows.append([name, f"{got['forks']} in {got['span']:.0f} s", number(got["late"]), number(got["cpu"]), number(got["burnt"]), got["healed"]])
+    part.table("Each worker fails at its start", ["", "forks", "forks a second after the first third", "manager's CPU, %", "with its dead workers', %", "heals when the program does"], rows)
     part.plot("manager-forks", "Each worker fails at its start: forks a second", "after the first third of the time", [(n, f["late"]) for n, f in found.items()])
     ours = found.get("fcgiguard run")
     if ours and not part.short:
@@ -182,7 +191,7 @@ def pauses(part):
             def work():
                 with scratch() as folder, make(folder) as made:
                     ready(made)
-                    calm = Load(made, seconds=long / 2, connections=2).result()
+                    calm = Load(made, seconds=long, connections=2).result()
                     slow = Background(made.request, "sleep=5000", timeout=9)
                     time.sleep(0.3)
                     load = Load(made, seconds=long, connections=2)
@@ -206,7 +215,7 @@ def pauses(part):
              f"{sum(row['kept'] for row in found[name])} of {len(found[name])}"] for name in found]
     part.table("A reload each second, one request of 5 s in flight", ["", "p99 without, ms", "longest pause without, ms", "longest pause, ms (median)", "(worst)", "x ours",
                                                                         "lost", "slow ones answered"], rows,
-               f"{turns} turns of {long} s, two connections ask as fast as they are answered, four workers. A pause is a time in which no answer came.")
+               f"Turns of {long} s without and with reloads ({turns} each, in turns with the others), two connections ask as fast as they are answered, four workers. A pause is a time in which no answer came.")
     part.plot("manager-pause", "Longest pause at reload, a request of 5 s in flight", "ms", [(name, middle(name, "pause")) for name in found])
     if ours:
         value, limit = base, 2 * middle("fcgiguard run, FCGI.pm", "p99")
@@ -243,10 +252,31 @@ def storms(part):
     return found
 
 
+def loops(part):
+    """CPU of a worker between pre_dispatch and post_dispatch of its manager, by the Perl distribution's own bench."""
+    blib, xt = ROOT / "target" / "bench" / "perl" / "blib", ROOT / "bindings" / "perl" / "xt" / "bench-procmanager.pl"
+    if not (blib / "arch" / "auto" / "FCGI" / "Guard" / "Guard.so").exists():
+        part.left_out("managed loops in Perl", "not built: make deps")
+        return None
+    argv = [PERL, f"-Mblib={blib}", xt, "--requests", 2000 if part.short else 20000, "--rounds", 1 if part.short else 3, "--bench", bed.BIN]
+    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, timeout=300)
+    found = {row[1].strip(): float(row[2]) for row in re.finditer(r"^(.{36}) +\d+ ticks for \d+ requests \(([\d.]+) us each", done.stdout, re.M)}
+    if done.returncode or not found:
+        part.left_out("managed loops in Perl", done.stderr[-200:])
+        return None
+    base = next(iter(found.values()))
+    part.table("A managed request loop in Perl, one worker", ["", "CPU \u00b5s a request", "x FCGI::ProcManager"],
+               [[name, number(us), ratio(us, base)] for name, us in found.items()],
+               "The whole request with pre_dispatch and post_dispatch, hello world, new connections, medians of rounds in turns; in ticks of the kernel's clock (10 ms), which is "
+               "1 % here. `bindings/perl/xt/bench-procmanager.pl`.")
+    part.progress("managed loops: " + ", ".join(f"{name} {us:.1f} us" for name, us in found.items()))
+    return found
+
+
 def run(part):
     process.adopt_orphans()
     try:
-        for name, work in (("crashes", crashes), ("rest", at_rest), ("deaths", deaths), ("pauses", pauses), ("storms", storms)):
+        for name, work in (("crashes", crashes), ("rest", at_rest), ("deaths", deaths), ("pauses", pauses), ("storms", storms), ("loops", loops)):
             part.raw[name] = work(part)
     finally:
         # Workers of peers whose manager has left them.

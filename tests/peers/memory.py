@@ -47,7 +47,8 @@ def measured(detail=False):
                     if not name.startswith("fcgiwrap"):
                         for _ in range(200):
                             service.request()
-                    time.sleep(0.3)
+                    # At rest: ours gives the pages of its start back once nothing has happened for a moment.
+                    time.sleep(4)
                     private = rollup(service.pid, "Private_Clean") + rollup(service.pid, "Private_Dirty")
                     row = (name, rollup(service.pid), private, rollup(service.pid, "Rss"))
                     if detail:

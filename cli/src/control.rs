@@ -22,7 +22,8 @@ Usage: fcgiguard status CONTROL [--json | --line] [--ready] [--timeout TIME]
        fcgiguard stop CONTROL [--wait] [--timeout TIME]
 
 CONTROL is the address that was given to `fcgiguard run --control`. With --wait the command ends when the change has ended: 0 when it was
-carried out, 1 with the reason when it was given up (a reload whose new workers do not start leaves the old ones serving).
+carried out, 1 with the reason when it was given up (a reload whose new workers do not start leaves the old ones serving). --timeout is how
+long this command waits for the answer (default 60s); the change itself goes on.
 
 status shows a table; --json is for programs, --line one line of name=value for scripts and logs. Its exit code is 0 when the manager
 answered and 1 when it did not. With --ready, which --line implies, it is 0 only when the pool runs (or reloads) and as many workers are

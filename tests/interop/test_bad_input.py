@@ -106,3 +106,80 @@ def test_free_port_is_bindable_again(fcgiguard):
     assert run(fcgiguard, "--listen", address, "--workers", 1, "--", "/no/such/program").returncode != 0
     with socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))):
         pass
+
+
+MISTAKES = [
+    # what was typed, what has to be said, how many faults
+    (["--wokers", "3", "--backlg", "4"], ["--wokers: there is no such option; did you mean --workers?", "did you mean --backlog?"], 2),
+    (["--workers"], ["--workers: its value is missing"], 1),
+    (["--max-memory", "5Q", "--user", "no-such-user", "--socket-group", "no-such-group", "--chdir", "/no/such/folder"],
+     ["--max-memory: \"5Q\" is not a size", "--user: \"no-such-user\": there is no such user", "--socket-group: \"no-such-group\"", "--chdir: "], 4),
+    (["--control", "nonsense"], ["--control: \"nonsense\", character 9"], 1),
+]
+
+
+@pytest.mark.parametrize("options, said, count", MISTAKES, ids=lambda value: value[0] if isinstance(value, list) else None)
+def test_mistakes_are_told_all_at_once_and_each_once(fcgiguard, folder, options, said, count):
+    done = run(fcgiguard, "--listen", f"{folder}/s", *options, "--", TRUE)
+    faults = [line for line in done.stderr.splitlines() if "nothing was started" not in line]
+    assert done.returncode == 3 and len(faults) == count and all(text in done.stderr for text in said), done.stderr
+    assert free(f"{folder}/s")
+
+
+def test_a_command_without_the_dashes_is_one_fault(fcgiguard, folder):
+    done = run(fcgiguard, "--listen", f"{folder}/s", "perl", "app.pl")
+    assert done.returncode == 3 and len(done.stderr.splitlines()) == 2 and "behind --" in done.stderr, done.stderr
+
+
+def test_a_start_without_address_and_command_says_both(fcgiguard):
+    done = run(fcgiguard)
+    assert done.returncode == 3 and "no command" in done.stderr and "no address" in done.stderr, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.parametrize("options, said", [
+    (["--listen", "127.0.0.1:80"], "CAP_NET_BIND_SERVICE"),
+    (["--listen", "/tmp/fcgiguard-not-bound", "--user", "root"], "start as root"),
+    (["--listen", "/root/fcgiguard-not-bound"], "give the user that starts the server the right to write there"),
+], ids=["port", "user", "folder"])
+def test_what_takes_rights_says_which(fcgiguard, options, said):
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", os.path.realpath(fcgiguard), "run", *options]
+    done = subprocess.run([*command, "--", TRUE], capture_output=True, text=True, timeout=15, stdin=subprocess.DEVNULL, cwd="/")
+    if "setpriv: failed to execute" in done.stderr:
+        pytest.skip("the tree is closed to other users")
+    assert done.returncode in (3, 4) and said in done.stderr, done.stderr
+
+
+def test_a_file_that_is_no_socket_is_told_of_by_run_and_probe(fcgiguard, folder):
+    path = f"{folder}/file"
+    open(path, "w").close()
+    done = run(fcgiguard, "--listen", path, "--", TRUE)
+    assert done.returncode == 4 and "not a socket; remove it" in done.stderr, done.stderr
+    probed = subprocess.run([fcgiguard, "probe", path], capture_output=True, text=True, timeout=15)
+    assert probed.returncode == 2 and "not a socket" in probed.stdout, probed
+
+
+@pytest.mark.parametrize("args, said", [
+    (["prob", "/x"], "did you mean probe?"),
+    (["probe", "--timeut", "5", "/x"], "--timeut: there is no such option; did you mean --timeout?"),
+    (["scale", "/x", "many"], "expected a number of workers"),
+    (["probe", "nonsense"], "a unix socket is written"),
+    (["check"], "one FILE is expected"),
+], ids=lambda value: value[0] if isinstance(value, list) else None)
+def test_a_slip_of_the_other_commands_is_one_fault(fcgiguard, args, said):
+    done = subprocess.run([fcgiguard, *args], capture_output=True, text=True, timeout=15)
+    assert done.returncode == 3 and said in done.stderr and len(done.stderr.splitlines()) <= 2, done.stderr
+
+
+def test_bench_gives_up_on_nobody(fcgiguard, folder):
+    done = subprocess.run([fcgiguard, "bench", f"{folder}/nobody"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "giving up" in done.stderr, done
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="about root's sockets")
+@pytest.mark.parametrize("options, told", [([], True), (["--socket-mode", "0666"], False), (["--socket-owner", "nobody"], False)],
+                         ids=["none", "mode", "owner"])
+def test_a_socket_that_only_root_may_connect_to_is_told_of(fcgiguard, folder, options, told):
+    from guard import pool
+    with pool(fcgiguard, folder, f"{folder}/s", 1, [fcgiguard, "echo"], *options) as server:
+        assert ("only root may connect" in server.output()) == told, server.output()

@@ -53,12 +53,15 @@ def test_who_cannot_become_the_user_starts_nothing(root, folder, programs, optio
 
 
 def test_a_manager_that_is_not_root_starts_no_worker_as_another_user(root, folder, programs):
-    """The step fails in the child: it must not go on as who it was."""
+    """Refused at the start where it can be known; else the step fails in the child, which must not go on as who it was."""
     as_nobody = f"{folder}/as-nobody"
     Path(as_nobody).write_text(f'#!/bin/sh\nexec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups {programs}/fcgiguard "$@"\n')
     os.chmod(as_nobody, 0o755)
     os.chmod(folder, 0o777)
-    argv = command(as_nobody, f"{folder}/app.sock", 1, ["/usr/bin/python3", f"{programs}/worker.py"], "--user", "daemon", *OBSERVE)
+    worker = ["/usr/bin/python3", f"{programs}/worker.py"]
+    done = subprocess.run(command(as_nobody, f"{folder}/app.sock", 1, worker, "--user", "daemon", *OBSERVE), capture_output=True, text=True, timeout=20)
+    assert done.returncode == 3 and "start as root" in done.stderr, done.stderr
+    argv = command(as_nobody, f"{folder}/app.sock", 1, worker, "--group", "daemon", *OBSERVE)
     with Process(argv, folder, name="run") as manager:
         wait_until("it is said", lambda: "setgroups" in manager.output())
         assert "ready" not in manager.output(), manager.output()

@@ -721,7 +721,8 @@ impl Manager {
     fn look(&mut self, happened: &[RawFd]) {
         let is = |fd: RawFd| happened.contains(&fd);
         if let Some(signals) = &self.signals {
-            if is(signals.fd()) {
+            // Also what came after the wait had looked at the pipe.
+            if !happened.is_empty() {
                 for number in signals.take() {
                     self.signal(number);
                 }

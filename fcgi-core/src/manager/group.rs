@@ -148,7 +148,9 @@ impl Group {
             memory::give_back_start();
         }
         let happened: Vec<RawFd> = fds.iter().filter(|p| p.happened() != 0).map(PollFd::fd).collect();
-        if let Some(signals) = self.signals.as_ref().filter(|s| happened.contains(&s.fd())) {
+        // A handler may run between the wait's look at the pipe and its return: then workers that the same signal ended must not be
+        // replaced before it is heard.
+        if let Some(signals) = self.signals.as_ref().filter(|_| !happened.is_empty()) {
             let came = signals.take();
             self.give(&came);
         }

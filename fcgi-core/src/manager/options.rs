@@ -609,8 +609,12 @@ impl PoolOptions {
         let folders = [("chroot", &self.chroot), ("chdir", &self.chdir)];
         for (option, folder) in folders.into_iter().filter(|(_, folder)| !folder.is_empty()) {
             // Within another root it is another folder.
-            if (option == "chroot" || self.chroot.is_empty()) && !std::path::Path::new(folder).is_dir() {
-                fault(option, folder.clone(), "there is no such folder", Code::InvalidOption);
+            if option == "chroot" || self.chroot.is_empty() {
+                match std::fs::metadata(folder) {
+                    Ok(meta) if meta.is_dir() => {}
+                    Ok(_) => fault(option, folder.clone(), "is not a folder", Code::InvalidOption),
+                    Err(error) => fault(option, folder.clone(), &format!("stat: {error}"), Code::InvalidOption),
+                }
             }
         }
         if !users::may_become_another() {

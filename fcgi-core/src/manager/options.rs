@@ -483,7 +483,11 @@ impl PoolOptions {
         }
         match self.set_known(&known, value) {
             Some(Ok(())) => Ok(()),
-            Some(Err(reason)) => Err(fault(reason, Code::InvalidOption)),
+            Some(Err(reason)) => {
+                // A unit's fault names its input, which the option's fault does too.
+                let twice = format!("{value:?} is ");
+                Err(fault(reason.strip_prefix(&twice).unwrap_or(&reason).to_owned(), Code::InvalidOption))
+            }
             None => {
                 let near = nearest(&known).map_or(String::new(), |near| format!("; did you mean {near}?"));
                 Err(OptionFault {

@@ -15,7 +15,8 @@ use constant { IDLE => 0, EVENTS => 1, WORKER => 2, ENDED => 3 };
 my %side;
 
 sub new {
-    my ($class, %option) = @_;
+    my ($class, @given) = @_;
+    my %option = FCGI::Guard::Error::_options('a pool', @given);
     my $self = FCGI::Guard::Pool::new_handle();
     bless $self, $class;
     $side{$$self} = { log => delete $option{log}, fd => delete $option{fd} };
@@ -27,12 +28,12 @@ sub new {
 }
 
 sub configure {
-    my ($self, %option) = @_;
-    for my $name (sort keys %option) {
-        my $value = $option{$name};
-        next unless defined $value;
-        $self->set($name, ref $value eq 'ARRAY' ? join(',', @$value) : $value);
-    }
+    my ($self, @given) = @_;
+    my %option = FCGI::Guard::Error::_options('a pool', @given);
+    FCGI::Guard::Error::_each(sub {
+        my $value = $option{ $_[0] };
+        $self->set($_[0], ref $value eq 'ARRAY' ? join(',', @$value) : $value) if defined $value;
+    }, sort keys %option);
     return $self;
 }
 

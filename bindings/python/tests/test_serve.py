@@ -76,6 +76,14 @@ def test_every_wrong_option_of_command_and_file_is_said_at_once(folder):
         assert "conf.toml: worker: there is no such option; did you mean workers?; conf.toml: max_memory:" in err and "threads" not in err
 
 
+@pytest.mark.parametrize("flag", ["--autoreload", "--keep-conn"])
+def test_a_flag_without_its_value_does_not_take_the_application(folder, flag):
+    code, _out, err = run(folder, "--listen", "unix:x", "--workers", "none", flag, "app:application")
+    assert code == 2 and err.startswith('fcgiguard: workers: "none"')
+    code, _out, err = run(folder, "--listen", "unix:x", flag)
+    assert code == 2 and "required: app" in err
+
+
 @pytest.mark.parametrize("text, app, said", [
     ("", "nowhere", "no module nowhere in"),
     ("", "app.py", "write app:application"),
@@ -101,6 +109,12 @@ def test_a_worker_that_dies_in_a_broken_deploy_does_not_take_the_others_along(se
         assert body(site) == "one"
         site.write("app.py", HELLO)
         wait_until("healed", lambda: site.log().count("ready after") >= 3)
+
+
+def test_a_request_that_fails_is_named_in_the_log(serve):
+    with serve("def application(environ, start_response):\n    raise RuntimeError('boom')\n") as site:
+        assert site.ask({"REQUEST_METHOD": "POST", "REQUEST_URI": "/cart\n", "CONTENT_LENGTH": "0"}).status == 500
+        wait_until("said", lambda: r"the application failed: POST '/cart\n'" in site.log())
 
 
 def test_flags_win_over_the_config_file_and_chdir_is_where_the_module_is(folder):

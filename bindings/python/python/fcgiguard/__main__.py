@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     made = Parser("python -m fcgiguard", description="Serves a Python application over FastCGI from a pool of "
                                    "workers.", epilog=EPILOG, allow_abbrev=False)
-    made.add_argument("app", help="module:name or module:factory()")
+    made.add_argument("app", nargs="?", help="module:name or module:factory()")
     made.add_argument("--version", action="version", version=__version__)
     made.add_argument("--asgi", action="store_true", help="the application is ASGI; the default is WSGI")
     made.add_argument("--preload", action="store_true", help="import the application once, before the first fork")
@@ -82,6 +82,20 @@ def fail(text: str) -> NoReturn:
 OWN = ("app", "asgi", "preload", "threads", "mount", "autoreload", "path", "chdir")
 
 
+def swallowed(given: dict[str, Any]) -> Any:
+    """The application, where a flag that can stand alone has taken it: `--autoreload site:application`."""
+    folders = given["autoreload"] or []
+    if folders and not os.path.isdir(folders[-1]):
+        app, folders[-1] = folders[-1], "."
+        return app
+    alone = [str(option[0]) for option in (*option_table(), *RESPONDER_OPTIONS) if option[1] == "yes or no"]
+    for name in alone:
+        if str(given[name] or "yes").lower() not in ("yes", "no", "true", "false", "on", "off", "1", "0"):
+            app, given[name] = given[name], "yes"
+            return app
+    return None
+
+
 def from_file(path: str) -> dict[str, Any]:
     try:
         toml = importlib.import_module("tomllib")
@@ -101,7 +115,10 @@ def from_file(path: str) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = vars(parser().parse_args(arguments))
+    reader = parser()
+    given = vars(reader.parse_args(arguments))
+    if given["app"] is None:
+        given["app"] = swallowed(given) or reader.error("the following arguments are required: app")
     logging.basicConfig(level=given.pop("log_level").upper(), format="%(asctime)s %(process)d %(levelname)s %(message)s")
     options: dict[str, Any] = {}
     if path := given.pop("config"):

@@ -43,6 +43,8 @@ my %SIGNALS = map { $_ => 1 } qw(TERM INT HUP QUIT USR1 USR2 TTIN TTOU);
 sub manage {
     my ($self) = @_;
     $self->open;
+    my $listen = $self->get('listen');
+    print STDERR $self->get('name'), ": listening on $listen\n" if !defined $side{$$self}{log} && defined $listen && length $listen;
     my %number;
     @number{ split ' ', $Config::Config{sig_name} } = split ' ', $Config::Config{sig_num};
     my @pending;
@@ -177,7 +179,8 @@ off>, the default). With C<:fcgi> (L<FCGI::Guard::FCGI>), and with L<FCGI::Guard
 
 =head2 new(%options)
 
-Any option of the one table (C<fcgiguard help options>), with underscores; lists as array references. Two more:
+Any option of the one table (C<fcgiguard help options>, docs/options.md), with underscores; lists as array references. All that
+is wrong dies at once, with an L<FCGI::Guard::Error>. Two more:
 C<log> (a sub that gets each event as a hash reference, or C<0> for silence; the default prints to STDERR) and C<fd>
 (the number of a socket that listens already, for example from C<FCGI::OpenSocket>).
 

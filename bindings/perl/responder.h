@@ -73,12 +73,21 @@ static void loop_release(pTHX_ guard_loop *loop)
 static void throw_message(pTHX_ int32_t code, const char *message)
 {
     const char *name = fcgiguard_code_name(code);
-    HV *fields = newHV();
-    SV *object = sv_bless(newRV_noinc((SV *)fields), gv_stashpv("FCGI::Guard::Error", GV_ADD));
+    SV *object;
+    dSP;
 
-    (void)hv_stores(fields, "code", newSViv(code));
-    (void)hv_stores(fields, "name", newSVpv(name ? name : "unknown", 0));
-    (void)hv_stores(fields, "message", newSVpv(message, 0));
+    ENTER;
+    PUSHMARK(SP);
+    EXTEND(SP, 3);
+    mPUSHi(code);
+    mPUSHp(name ? name : "unknown", name ? strlen(name) : 7);
+    mPUSHp(message, strlen(message));
+    PUTBACK;
+    call_pv("FCGI::Guard::Error::_make", G_SCALAR);
+    SPAGAIN;
+    object = SvREFCNT_inc(POPs);
+    PUTBACK;
+    LEAVE;
     croak_sv(sv_2mortal(object));
 }
 

@@ -100,6 +100,11 @@ pub unsafe extern "C" fn fcgiguard_responder_set(
     })
 }
 
+/// What `set` knows, for who has written something else.
+const NAMES: &str =
+    "head_timeout, body_timeout, write_timeout, keep_idle, leave_grace, keep_max, keep_conn, drop_proxy_header, \
+    web_server_addrs, params_bytes, params_count, value_len, spill_max";
+
 fn set(options: &mut ResponderOptions, name: &str, value: &str) -> Result<(), Fault> {
     let wrong = |what: &str| Fault::new(Code::InvalidOption, format!("{name}: {value:?}: expected {what}"));
     let yes = || match value {
@@ -108,13 +113,14 @@ fn set(options: &mut ResponderOptions, name: &str, value: &str) -> Result<(), Fa
         _ => Err(wrong("yes or no")),
     };
     let count = || value.parse::<usize>().map_err(|_| wrong("a whole number"));
-    let size = || parse_size(value).map_err(Fault::from);
+    let size = || parse_size(value).map_err(|e| Fault::new(Code::InvalidOption, format!("{name}: {e}")));
+    let duration = || parse_duration_ms(value).map_err(|e| Fault::new(Code::InvalidOption, format!("{name}: {e}")));
     match name.replace('-', "_").as_str() {
-        "head_timeout" => options.head_timeout_ms = parse_duration_ms(value)?,
-        "body_timeout" => options.body_timeout_ms = parse_duration_ms(value)?,
-        "write_timeout" => options.write_timeout_ms = parse_duration_ms(value)?,
-        "keep_idle" => options.keep_idle_ms = parse_duration_ms(value)?,
-        "leave_grace" => options.leave_grace_ms = parse_duration_ms(value)?,
+        "head_timeout" => options.head_timeout_ms = duration()?,
+        "body_timeout" => options.body_timeout_ms = duration()?,
+        "write_timeout" => options.write_timeout_ms = duration()?,
+        "keep_idle" => options.keep_idle_ms = duration()?,
+        "leave_grace" => options.leave_grace_ms = duration()?,
         "keep_max" => options.keep_max = count()?,
         "keep_conn" => options.keep_conn = yes()?,
         "drop_proxy_header" => options.drop_proxy_header = yes()?,
@@ -123,7 +129,7 @@ fn set(options: &mut ResponderOptions, name: &str, value: &str) -> Result<(), Fa
         "params_count" => options.limits.params_count = count()?,
         "value_len" => options.limits.value_len = size()? as usize,
         "spill_max" => options.spill_max = size()?,
-        _ => return Err(Fault::new(Code::UnknownOption, format!("{name}: a responder has no such option"))),
+        _ => return Err(Fault::new(Code::UnknownOption, format!("{name}: a responder has no such option ({NAMES})"))),
     }
     Ok(())
 }

@@ -48,6 +48,19 @@ subtest 'wrong use dies with a typed error' => sub {
     is $@->code, -201;
     ok !eval { probe('/x', nonsense => 1); 1 };
     is $@->name, 'unknown_option', "$@";
+    my @place = (__FILE__, __LINE__ + 1);
+    ok !eval { FCGI::Guard::Pool->new({ workers => 'many', max_memory => '12Q', max_request => 5 }) };
+    like "$@", qr/max_memory.*max_request: .*did you mean max_requests.*workers: "many"/, 'all that is wrong at once';
+    is_deeply [$@->file, $@->line], \@place, 'where the program called';
+    like "$@", qr/ at \Q$place[0]\E line $place[1]\.\n\z/;
+    for my $wrong (sub { FCGI::Guard::Pool->new('workers') }, sub { FCGI::Guard->responder('listen') }, sub { probe('/x', 'timeout') }) {
+        ok !eval { $wrong->(); 1 };
+        like "$@", qr/not pairs of name and value.* at \Q$place[0]\E /;
+    }
+    ok !eval { probe('/x', param => 'A=b'); 1 };
+    like $@, qr/reference to a hash at \Q$place[0]\E/;
+    ok !eval { FCGI::Guard->responder(head_timeout => 'soon') };
+    like "$@", qr/head_timeout: "soon" is not a duration/;
 };
 
 sub serve {

@@ -52,6 +52,30 @@ $app->wait_for('a reload onto good code', sub { $app->log_text =~ /reload done/ 
 ok $app->ask;
 is $app->stop, 0;
 
+# The same while nobody reloads: a worker of the first generation dies half way through a deploy. Its successors fail, the others serve.
+$app = Managed->new(program => "BEGIN { if (!-e 'App.pm') { open my \$o, '>', 'App.pm'; print \$o 'package App; 1;' } }\n$with_lib",
+    key => { preload => 'App', n_processes => 2, control => 'unix:ctl' });
+$app->up;
+require FCGI::Guard::Client;
+my $control = FCGI::Guard::Client->new("$app->{dir}/ctl");
+$app->wait_for('the manager knows that both are ready', sub { ($control->request(param => { PATH_INFO => '/status' })->text) =~ /2 of 2 workers ready|"ready":2/ });
+module($app, "package App;\nsub new {");
+kill KILL => ($app->workers)[0];
+$app->wait_for('its successor fails', sub { $app->log_text =~ /: preload failed:/ });
+unlike $app->log_text, qr/Compilation failed in require at \S+ProcManager/, 'told without a line of the manager';
+sleep 0.5;
+ok $app->ask, 'the others serve on';
+module($app, 'package App; 1;');
+$app->wait_for('and it comes back with good code', sub { $app->workers == 2 && $app->ask });
+is $app->stop, 0;
+
+# A key that is nearly an option's name.
+$app = Managed->new(key => { max_request => 5, timeouts => 3, mine => 1 });
+$app->up;
+like $app->log_text, qr/key max_request is not known; did you mean max_requests\?/;
+unlike $app->log_text, qr/key (?:mine|timeouts)/;
+is $app->stop, 0;
+
 # Code references.
 $app = Managed->new(key_text => q[{ verify => sub { die "no database\n" } }]);
 is $app->wait_end >> 8, 1, 'a check of the program';

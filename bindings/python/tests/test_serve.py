@@ -57,12 +57,64 @@ def test_every_option_of_the_table_is_a_flag(folder):
     (["app"], "listen: needed"),
     (["--listen", "unix:x", "--chdir", "nowhere", "app"], "--chdir"),
     (["--listen", "unix:x", "--mount", "app", "app"], "mount"),
+    (["--listen", "unix:x", "--worker", "2", "app"], "did you mean --workers?"),
+    (["--listen", "unix:x", "--workers", "none", "--stop-timeout", "soon", "--body-timeout", "late", "app"], "late"),
     (["--config", "nowhere.toml", "app"], "nowhere.toml" if sys.version_info >= (3, 11) else "needs Python 3.11"),
 ])
 def test_a_wrong_option_is_said_before_anything_is_bound(folder, flags, said):
     code, _out, err = run(folder, *flags)
-    assert code not in (0, None) and said in err and "Traceback" not in err
+    assert code == 2 and said in err and "Traceback" not in err and len(err.splitlines()) == 1
     assert not list(Path(folder).glob("x*"))
+
+
+def test_every_wrong_option_of_command_and_file_is_said_at_once(folder):
+    _code, _out, err = run(folder, "--listen", "unix:x", "--workers", "none", "--stop-timeout", "soon", "--body-timeout", "late", "app")
+    assert "none" in err and "soon" in err and "late" in err
+    if sys.version_info >= (3, 11):
+        (Path(folder) / "conf.toml").write_text('worker = 3\nmax-memory = "12Q"\nthreads = 2\n')
+        _code, _out, err = run(folder, "--config", "conf.toml", "app")
+        assert "conf.toml: worker: there is no such option; did you mean workers?; conf.toml: max_memory:" in err and "threads" not in err
+
+
+@pytest.mark.parametrize("flag", ["--autoreload", "--keep-conn"])
+def test_a_flag_without_its_value_does_not_take_the_application(folder, flag):
+    code, _out, err = run(folder, "--listen", "unix:x", "--workers", "none", flag, "app:application")
+    assert code == 2 and err.startswith('fcgiguard: workers: "none"')
+    code, _out, err = run(folder, "--listen", "unix:x", flag)
+    assert code == 2 and "required: app" in err
+
+
+@pytest.mark.parametrize("text, app, said", [
+    ("", "nowhere", "no module nowhere in"),
+    ("", "app.py", "write app:application"),
+    ("", "app", "has no application"),
+    ("application = 5", "app", "app is int, which cannot be called"),
+    ("import nothing_here", "app", "app.py:1: ModuleNotFoundError: No module named 'nothing_here'"),
+    ("def x(:", "app", "app.py:1: SyntaxError"),
+])
+def test_an_application_that_cannot_be_loaded_at_the_first_start_ends_the_pool_and_says_why_in_few_lines(folder, text, app, said):
+    (Path(folder) / "app.py").write_text(text)
+    code, _out, err = run(folder, "--listen", "unix:x", "--workers", "1", app)
+    assert code == 1 and said in err, err
+    assert "fcgiguard/" not in err and "importlib" not in err, "only the application's own frames"
+    assert not list(Path(folder).glob("x"))
+
+
+def test_a_worker_that_dies_in_a_broken_deploy_does_not_take_the_others_along(serve):
+    with serve(HELLO, "--workers", "2") as site:
+        wait_until("both", lambda: site.log().count("ready after") == 2)
+        site.write("app.py", "def broken(:")
+        os.kill(children(site.process.pid)[0], signal.SIGKILL)
+        wait_until("said", lambda: "cannot be loaded" in site.log())
+        assert body(site) == "one"
+        site.write("app.py", HELLO)
+        wait_until("healed", lambda: site.log().count("ready after") >= 3)
+
+
+def test_a_request_that_fails_is_named_in_the_log(serve):
+    with serve("def application(environ, start_response):\n    raise RuntimeError('boom')\n") as site:
+        assert site.ask({"REQUEST_METHOD": "POST", "REQUEST_URI": "/cart\n", "CONTENT_LENGTH": "0"}).status == 500
+        wait_until("said", lambda: r"the application failed: POST '/cart\n'" in site.log())
 
 
 def test_flags_win_over_the_config_file_and_chdir_is_where_the_module_is(folder):

@@ -77,7 +77,7 @@ pub enum ListenError {
         source: Option<SysError>,
     },
     /// No address was given, and descriptor 0 is no listening socket.
-    #[error("no address to listen on: give --listen, or pass a listening socket as descriptor 0")]
+    #[error("no address to listen on: give the option listen, or pass a listening socket as descriptor 0")]
     Nothing,
     /// A call failed.
     #[error("cannot listen on {address}: {source}{}", way_out(.source))]

@@ -29,15 +29,18 @@ sub import {
 }
 
 sub responder {
-    my ($class, %option) = @_;
-    return FCGI::Guard::Responder->new(%option);
+    my ($class, @option) = @_;
+    return FCGI::Guard::Responder->new(@option);
 }
 
 sub probe {
-    my ($address, %option) = @_;
+    my ($address, @given) = @_;
     Carp::croak('probe needs an address') unless defined $address;
+    my %option = FCGI::Guard::Error::_options('probe', @given);
+    Carp::croak('param: not a reference to a hash') if defined $option{param} && ref $option{param} ne 'HASH';
     my $probe = FCGI::Guard::Probe::new_handle();
-    for my $name (sort keys %option) {
+    FCGI::Guard::Error::_each(sub {
+        my ($name) = @_;
         my $value = $option{$name};
         if (ref $value eq 'HASH') {
             $probe->set($name, "$_=$value->{$_}") for sort keys %$value;
@@ -48,7 +51,7 @@ sub probe {
         elsif (defined $value) {
             $probe->set($name, $value);
         }
-    }
+    }, sort keys %option);
     return $probe->run($address);
 }
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import json
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from . import __version__
 from ._fcgiguard import option_table
 from .errors import Error
-from .serving import RESPONDER_OPTIONS, serve
+from .serving import RESPONDER_OPTIONS, fault_of, serve
 
 EPILOG = """
 Durations are written 250ms, 5s, 2m; sizes 64K, 64M. The application is module:name (name is "application" if left out) or
@@ -22,10 +23,21 @@ run new code.
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong, and not two screens of usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        given = message.removeprefix("unrecognized arguments: ")
+        near = [difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, 1) for word in given.split()
+                if given != message and word.startswith("--")]
+        hint = "".join(f"; did you mean {found[0]}?" for found in near if found)
+        self.exit(2, f"{self.prog}: {message}{hint} (--help lists all)\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser("python -m fcgiguard", description="Serves a Python application over FastCGI from a pool of "
+    made = Parser("python -m fcgiguard", description="Serves a Python application over FastCGI from a pool of "
                                    "workers.", epilog=EPILOG, allow_abbrev=False)
-    made.add_argument("app", help="module:name or module:factory()")
+    made.add_argument("app", nargs="?", help="module:name or module:factory()")
     made.add_argument("--version", action="version", version=__version__)
     made.add_argument("--asgi", action="store_true", help="the application is ASGI; the default is WSGI")
     made.add_argument("--preload", action="store_true", help="import the application once, before the first fork")
@@ -55,24 +67,58 @@ def add(group: Any, name: str, kind: str, default: str, text: str, many: bool) -
     if kind == "yes or no":
         how.update(nargs="?", const="yes")
     flag = "--" + name.replace("_", "-")
-    group.add_argument(flag, metavar=kind.split()[0].upper() if kind != "yes or no" else "YES", **how)
+    words = kind.replace(" or ", " ").split()
+    # Of choices the table's kind is the choices themselves; "list of numbers" is no such.
+    choices = len(words) > 1 and default in words
+    group.add_argument(flag, metavar=f"{{{','.join(words)}}}" if choices else words[0].upper(), **how)
+
+
+def fail(text: str) -> NoReturn:
+    print(f"fcgiguard: {text}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+#: Options that a file may have beside those of the tables.
+OWN = ("app", "asgi", "preload", "threads", "mount", "autoreload", "path", "chdir")
+
+
+def swallowed(given: dict[str, Any]) -> Any:
+    """The application, where a flag that can stand alone has taken it: `--autoreload site:application`."""
+    folders = given["autoreload"] or []
+    if folders and not os.path.isdir(folders[-1]):
+        app, folders[-1] = folders[-1], "."
+        return app
+    alone = [str(option[0]) for option in (*option_table(), *RESPONDER_OPTIONS) if option[1] == "yes or no"]
+    for name in alone:
+        if str(given[name] or "yes").lower() not in ("yes", "no", "true", "false", "on", "off", "1", "0"):
+            app, given[name] = given[name], "yes"
+            return app
+    return None
 
 
 def from_file(path: str) -> dict[str, Any]:
     try:
         toml = importlib.import_module("tomllib")
     except ImportError:
-        raise SystemExit("fcgiguard: --config needs Python 3.11 or newer") from None
+        fail("--config needs Python 3.11 or newer")
     try:
         with open(path, "rb") as file:
             found: dict[str, Any] = toml.load(file)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"fcgiguard: {path}: {error}") from None
-    return {name.replace("-", "_"): value for name, value in found.items()}
+    except OSError as error:
+        fail(f"{path}: {error.strerror}")
+    except ValueError as error:
+        fail(f"{path}: {error}")
+    options = {name.replace("-", "_"): value for name, value in found.items()}
+    if wrong := [fault for name, value in options.items() if name not in OWN and (fault := fault_of(name, value))]:
+        fail("; ".join(f"{path}: {Exception.__str__(fault)}" for fault in wrong))
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = vars(parser().parse_args(arguments))
+    reader = parser()
+    given = vars(reader.parse_args(arguments))
+    if given["app"] is None:
+        given["app"] = swallowed(given) or reader.error("the following arguments are required: app")
     logging.basicConfig(level=given.pop("log_level").upper(), format="%(asctime)s %(process)d %(levelname)s %(message)s")
     options: dict[str, Any] = {}
     if path := given.pop("config"):
@@ -86,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             os.chdir(folder)
         except OSError as error:
-            raise SystemExit(f"fcgiguard: --chdir: {error}") from None
+            fail(f"--chdir: {folder}: {error.strerror}")
     sys.path[:0] = options.pop("path", [])
     try:
         return serve(app, **options)

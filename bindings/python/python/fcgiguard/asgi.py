@@ -384,8 +384,9 @@ class Server:
         self.settle()
 
     async def serve(self, exchange: Exchange, pairs: list[tuple[bytes, bytes]]) -> None:
+        scope = scope_of(pairs, self.mount, self.lifespan.state)
         try:
-            await self.app(scope_of(pairs, self.mount, self.lifespan.state), exchange.receive, exchange.send)
+            await self.app(scope, exchange.receive, exchange.send)
             if not exchange.done and not exchange.gone:
                 raise RuntimeError("the application returned without a complete answer")
         except ClientGone:
@@ -394,7 +395,7 @@ class Server:
             if exchange.gone:
                 log.info("the client gave up", exc_info=True)
             else:
-                log.exception("the application failed")
+                log.exception("the application failed: %s %r", scope["method"], scope["path"])
                 if not exchange.started and not exchange.done:
                     said = b"" if exchange.bodyless else b"Internal Server Error\n"
                     exchange.finish(head_bytes(500, [(b"Content-Type", b"text/plain; charset=utf-8")]) + said)

@@ -46,6 +46,13 @@ class InternalError(Error):
     """A fault of fcgiguard itself. Please report it."""
 
 
+def together(faults: list[Error]) -> None:
+    """Raises what was found wrong, all of it at once: the first one's kind and code, with every message. Nothing if it is empty."""
+    if faults:
+        first = faults[0]
+        raise type(first)("; ".join(Exception.__str__(fault) for fault in faults), first.code, first.name)
+
+
 _GROUPS = {1: UsageError, 2: UsageError, 3: ProtocolError, 4: SystemCallError, 5: SystemCallError, 6: PoolError, 7: RequestError, 9: InternalError}
 
 

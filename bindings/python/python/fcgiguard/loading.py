@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import Any
 
-from .errors import make
+from .errors import Error, make
 
 _NAME = re.compile(r"(?P<module>[\w.]+)(?::(?P<path>[\w.]+)(?P<call>\(\))?)?\Z")
 
@@ -31,7 +31,14 @@ def load(name: str) -> Any:
     assert found is not None
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    made: Any = importlib.import_module(found["module"])
+    module = found["module"]
+    try:
+        made: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        hint = f"; write {module[:-3]}:application" if module.endswith(".py") else "; --path adds a folder"
+        raise _usage(f"application: no module {error.name} in {os.getcwd()} or on Python's path{hint}") from None
     for part in (found["path"] or "application").split("."):
         try:
             made = getattr(made, part)
@@ -44,15 +51,31 @@ def load(name: str) -> Any:
     return made
 
 
+def _is_between(filename: str) -> bool:
+    """Whether a frame is the import machinery's or this package's, where the fault is not."""
+    return filename.startswith(("<frozen importlib", os.path.dirname(__file__) + os.sep)) or filename.endswith(
+        os.sep + "importlib" + os.sep + "__init__.py")
+
+
+def trimmed(error: BaseException) -> BaseException | None:
+    """The error with a traceback that begins in the application; None where one line says it all."""
+    if isinstance(error, Error):
+        return None
+    place = error.__traceback__
+    while place is not None and _is_between(place.tb_frame.f_code.co_filename):
+        place = place.tb_next
+    return error.with_traceback(place)
+
+
 def where(error: BaseException) -> str:
     """One line: the file and line where it broke, and what it was."""
+    if isinstance(error, Error):
+        return str(error)
     what = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()
     message = what[-1] if what else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: {message}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen importlib")]
-    # The import machinery and this file are not where the fault is.
-    frames = [frame for frame in frames if not frame.filename.endswith((os.sep + "importlib" + os.sep + "__init__.py", __file__))]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_between(frame.filename)]
     if not frames:
         return message
     return f"{frames[-1].filename}:{frames[-1].lineno}: {message}"

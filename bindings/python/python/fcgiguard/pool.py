@@ -12,6 +12,7 @@ from typing import Any, Iterator
 
 from . import upgrading
 from ._fcgiguard import NativePool, Worker
+from .errors import Error, together
 
 log = logging.getLogger("fcgiguard")
 
@@ -52,10 +53,17 @@ class Pool:
         self._native = NativePool()
         self._worker: Worker | None = None
         self._image = upgrading.this() if image is None else [os.fspath(word) for word in image]
+        #: Whether a worker has been ready since the start; an upgraded manager has old ones that are.
+        self.proven = upgrading.resumed()
+        faults: list[Error] = []
         for name, value in options.items():
             for item in value if isinstance(value, (list, tuple)) else [value]:
                 if item is not None:
-                    self._native.set(name, str(item).lower() if isinstance(item, bool) else str(item))
+                    try:
+                        self._native.set(name, str(item).lower() if isinstance(item, bool) else str(item))
+                    except Error as error:
+                        faults.append(error)
+        together(faults)
 
     @property
     def exit_code(self) -> int:
@@ -126,6 +134,7 @@ class Pool:
         flight, QUIT at once, HUP replaces the workers, USR2 the manager too, TTIN and TTOU change their number.
         """
         self.open()
+        log.info("%s: listening on %s", self.option("name"), ", ".join(self.addresses))
         pending: list[int] = []
         first = True
         names = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU")
@@ -150,6 +159,7 @@ class Pool:
                 while pending:
                     self._native.signal(pending.pop(0))
                 for event in self.events():
+                    self.proven = self.proven or event.kind == "worker_ready"
                     self.on_event(event)
                 self.on_round()
                 if step == _ENDED:

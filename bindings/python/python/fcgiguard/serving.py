@@ -17,7 +17,7 @@ from typing import Any
 from . import loading, upgrading, wsgi
 from ._fcgiguard import Crew, Request, Responder, Worker, is_listening
 from .autoreload import Watcher
-from .errors import Error, make
+from .errors import Error, make, together
 from .pool import Pool
 
 log = logging.getLogger("fcgiguard")
@@ -45,6 +45,18 @@ def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, An
     own = {name: value for name, value in options.items() if name in names and value is not None}
     return {name: value for name, value in options.items() if name not in names}, own
 
+
+
+def fault_of(name: str, value: Any) -> Error | None:
+    """What is wrong with one option of the pool or of the responder, taken by itself."""
+    try:
+        if any(name == option[0] for option in RESPONDER_OPTIONS):
+            Responder.check(**{name: value})
+        else:
+            Pool(**({name: value} if name != "image" else {}))
+    except Error as error:
+        return error
+    return None
 
 
 class ServingPool(Pool):
@@ -139,8 +151,9 @@ def _crew(app: Any, listeners: list[int], crew: Crew, threads: int, own: dict[st
 
 
 def _work(app: Any, listeners: list[int], worker: Worker | None, asgi: bool, threads: int, own: dict[str, Any],
-          run_options: dict[str, Any], heard: list[int] | None = None) -> int:
-    """A worker's life, from loading the application to the last request."""
+          run_options: dict[str, Any], heard: list[int] | None = None, first: bool = False) -> int:
+    """A worker's life, from loading the application to the last request. `first`: no worker of the pool has been ready yet, so that
+    an application that cannot be loaded ends the pool."""
     responder: Responder | Crew | None = None
     leave = False
 
@@ -160,9 +173,11 @@ def _work(app: Any, listeners: list[int], worker: Worker | None, asgi: bool, thr
             app = loading.load(app)
         except Exception as error:
             place = loading.where(error)
-            log.error("the application cannot be loaded: %s", place, exc_info=error)
+            log.error("the application cannot be loaded: %s", place, exc_info=loading.trimmed(error))
             if worker is not None:
                 worker.status(place)
+                if first:
+                    worker.fatal("the application cannot be loaded")
             return 1
         # What was imported stays for the worker's life; the collector need not look at it in each round.
         gc.collect()
@@ -228,8 +243,8 @@ def serve(app: Any, *, preload: bool = False, asgi: bool = False, threads: int |
     threads = int(threads)
     if asgi and threads > 1:
         raise make(-102, "invalid_argument", "threads: not with ASGI, whose workers serve many requests at once by themselves")
-    Responder.check(**own)
     run_options: dict[str, Any] = {"mount": wsgi.clean_mount(mount)}
+    together([fault for name, value in options.items() if (fault := fault_of(name, value)) is not None])
     if not pool_options.get("listen"):
         if not is_listening(0):
             raise make(-102, "invalid_argument", "listen: needed, because descriptor 0 is not a listening socket")
@@ -256,4 +271,5 @@ def serve(app: Any, *, preload: bool = False, asgi: bool = False, threads: int |
     worker = pool.manage()
     if worker is None:
         return pool.exit_code
-    sys.exit(_work(app, pool.listeners, worker, asgi, threads, own, run_options))
+    # Who edits the source mends it while the pool tries again.
+    sys.exit(_work(app, pool.listeners, worker, asgi, threads, own, run_options, first=not pool.proven and not autoreload))

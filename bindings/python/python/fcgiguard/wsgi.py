@@ -241,9 +241,9 @@ def _answer(exchange: Exchange, result: Iterable[bytes]) -> bool:
     return False
 
 
-def _failed(exchange: Exchange, errors: Errors) -> None:
+def _failed(exchange: Exchange, environ: dict[str, Any]) -> None:
     """The application raised: said in the log, and 500 if that can still be said."""
-    log.exception("the application failed")
+    log.exception("the application failed: %s %r", environ.get("REQUEST_METHOD"), environ.get("REQUEST_URI") or environ.get("PATH_INFO"))
     request = exchange.request
     try:
         if exchange.sent or request.head_sent:
@@ -309,9 +309,9 @@ def run(app: Application, responder: Source, *, mount: str | None = None, multip
             # Nobody is there to be answered.
             log.info("the client gave up %s", environ["PATH_INFO"])
         except Exception:
-            _failed(exchange, errors)
+            _failed(exchange, environ)
         except BaseException:
-            _failed(exchange, errors)
+            _failed(exchange, environ)
             raise
         finally:
             # Frees the frames that hold the request before the next wait.

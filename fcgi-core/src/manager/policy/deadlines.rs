@@ -6,7 +6,7 @@ use crate::manager::action::{Action, ProbeResult, Sample};
 use crate::manager::policy::brake::YOUNG;
 
 /// Why a worker is replaced that uses too much memory.
-const TOO_LARGE: &str = "max_memory exceeded";
+pub(super) const TOO_LARGE: &str = "max_memory exceeded";
 
 /// Why a worker is replaced that does not answer.
 pub(super) const SILENT: &str = "silent to the own probe";

@@ -648,7 +648,10 @@ impl Policy {
         worker.drain_again_at = again;
         worker.why_leaving = why;
         let slot = worker.slot;
-        self.tell_worker(Level::Debug, "worker_leaving", slot, format!("asked to leave: {why}"));
+        // A reload has lines of its own; that a limit was reached is said nowhere else.
+        let level = if worker.recycle == Some(why) { Level::Info } else { Level::Debug };
+        let much = if why == deadlines::TOO_LARGE { format!(" ({}K)", worker.memory >> 10) } else { String::new() };
+        self.tell_worker(level, "worker_leaving", slot, format!("asked to leave: {why}{much}"));
         self.actions.push_back(Action::Drain { slot });
     }
 

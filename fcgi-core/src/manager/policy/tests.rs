@@ -12,6 +12,8 @@ struct World {
     ended: Option<(i32, String)>,
     /// What was asked for since the last look, but for notices.
     asked: Vec<Action>,
+    /// The notices of all the time.
+    told: Vec<(Level, String)>,
 }
 
 impl World {
@@ -22,8 +24,15 @@ impl World {
         }
         assert!(options.validate().is_empty(), "{:?}", options.validate());
         let policy = Policy::new(&options, 7);
-        let mut world =
-            World { policy, now: 1000, next_pid: 100, finished: Vec::new(), ended: None, asked: Vec::new() };
+        let mut world = World {
+            policy,
+            now: 1000,
+            next_pid: 100,
+            finished: Vec::new(),
+            ended: None,
+            asked: Vec::new(),
+            told: Vec::new(),
+        };
         world.event(Event::Start);
         world
     }
@@ -44,7 +53,7 @@ impl World {
                 }
                 Action::Finished { change, result } => self.finished.push((*change, result.clone())),
                 Action::Ended { code, reason } => self.ended = Some((*code, reason.clone())),
-                Action::Tell(_) => {}
+                Action::Tell(notice) => self.told.push((notice.level, notice.text.clone())),
                 _ => self.asked.push(action),
             }
         }
@@ -270,6 +279,26 @@ fn recycling_starts_the_replacement_first() {
     assert!(world.slots(Phase::Leaving).is_empty(), "not before the other is ready");
     world.all_ready();
     assert_eq!(world.slots(Phase::Leaving), [slot]);
+}
+
+#[test]
+fn the_limit_that_a_recycled_worker_has_reached_is_told_and_that_of_a_reload_is_not() {
+    let mut world = World::new(&[("workers", "2"), ("max_memory", "64M"), ("memory_samples", "1")]);
+    world.all_ready();
+    let slot = world.slots(Phase::Ready)[0];
+    let sample = Sample { slot, busy: false, busy_since: 0, deadline: 0, requests: 1, memory: Some(65 << 20) };
+    world.event(Event::Samples { workers: vec![sample], queue: None });
+    world.all_ready();
+    let why = |world: &World, level: Level| {
+        let said = world.told.iter().filter(|told| told.0 == level && told.1.contains("asked to leave"));
+        said.map(|told| told.1.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(why(&world, Level::Info), ["asked to leave: max_memory exceeded (66560K)"]);
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.all_ready();
+    world.all_ready();
+    assert_eq!(why(&world, Level::Info).len(), 1);
+    assert!(!why(&world, Level::Debug).is_empty());
 }
 
 impl World {

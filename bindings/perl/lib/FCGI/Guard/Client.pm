@@ -14,13 +14,14 @@ sub FCGI::Guard::Client::Handle::CLONE_SKIP { 1 }
 my %REQUEST = map { $_ => 1 } qw(script param body method query content_type);
 
 sub new {
-    my ($class, $address, %option) = @_;
+    my ($class, $address, @given) = @_;
     Carp::croak('a client needs an address') unless defined $address;
+    my %option = FCGI::Guard::Error::_options('a client', @given);
     FCGI::Guard::check_address($address);
     my $handle = FCGI::Guard::Client::Handle::new_handle();
     # Perl runs its signal handlers between operations, so a wait has to end for them.
     $handle->set(interruptible => 1);
-    $handle->set($_ => $option{$_}) for sort keys %option;
+    FCGI::Guard::Error::_each(sub { $handle->set($_[0] => $option{ $_[0] }) if defined $option{ $_[0] } }, sort keys %option);
     return bless { handle => $handle, address => $address, turn => 0 }, $class;
 }
 
@@ -48,10 +49,12 @@ sub _call {
 }
 
 sub request {
-    my ($self, %option) = @_;
+    my ($self, @given) = @_;
+    my %option = FCGI::Guard::Error::_options('request', @given);
     if (my @unknown = grep { !$REQUEST{$_} } sort keys %option) {
-        Carp::croak("request has no option $unknown[0]");
+        Carp::croak("request has no option @unknown; it has @{[sort keys %REQUEST]} (PATH_INFO and the like go into param)");
     }
+    Carp::croak('param: not a reference to a hash') if defined $option{param} && ref $option{param} ne 'HASH';
     my $body  = $option{body};
     my %param = (%{ $self->_usual(\%option) }, %{ $option{param} || {} });
     if (ref $body && !defined $param{CONTENT_LENGTH}) {

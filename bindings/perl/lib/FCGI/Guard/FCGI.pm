@@ -141,7 +141,7 @@ sub CloseSocket {
 
 sub _fail {
     my ($code, $name, $message) = @_;
-    die bless { code => $code, name => $name, message => $message }, 'FCGI::Guard::Error';
+    die FCGI::Guard::Error::_make($code, $name, $message);
 }
 
 {

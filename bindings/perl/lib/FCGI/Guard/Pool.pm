@@ -15,7 +15,8 @@ use constant { IDLE => 0, EVENTS => 1, WORKER => 2, ENDED => 3 };
 my %side;
 
 sub new {
-    my ($class, %option) = @_;
+    my ($class, @given) = @_;
+    my %option = FCGI::Guard::Error::_options('a pool', @given);
     my $self = FCGI::Guard::Pool::new_handle();
     bless $self, $class;
     $side{$$self} = { log => delete $option{log}, fd => delete $option{fd} };
@@ -27,12 +28,12 @@ sub new {
 }
 
 sub configure {
-    my ($self, %option) = @_;
-    for my $name (sort keys %option) {
-        my $value = $option{$name};
-        next unless defined $value;
-        $self->set($name, ref $value eq 'ARRAY' ? join(',', @$value) : $value);
-    }
+    my ($self, @given) = @_;
+    my %option = FCGI::Guard::Error::_options('a pool', @given);
+    FCGI::Guard::Error::_each(sub {
+        my $value = $option{ $_[0] };
+        $self->set($_[0], ref $value eq 'ARRAY' ? join(',', @$value) : $value) if defined $value;
+    }, sort keys %option);
     return $self;
 }
 
@@ -42,6 +43,8 @@ my %SIGNALS = map { $_ => 1 } qw(TERM INT HUP QUIT USR1 USR2 TTIN TTOU);
 sub manage {
     my ($self) = @_;
     $self->open;
+    my $listen = $self->get('listen');
+    print STDERR $self->get('name'), ": listening on $listen\n" if !defined $side{$$self}{log} && defined $listen && length $listen;
     my %number;
     @number{ split ' ', $Config::Config{sig_name} } = split ' ', $Config::Config{sig_num};
     my @pending;
@@ -176,7 +179,8 @@ off>, the default). With C<:fcgi> (L<FCGI::Guard::FCGI>), and with L<FCGI::Guard
 
 =head2 new(%options)
 
-Any option of the one table (C<fcgiguard help options>), with underscores; lists as array references. Two more:
+Any option of the one table (C<fcgiguard help options>, docs/options.md), with underscores; lists as array references. All that
+is wrong dies at once, with an L<FCGI::Guard::Error>. Two more:
 C<log> (a sub that gets each event as a hash reference, or C<0> for silence; the default prints to STDERR) and C<fd>
 (the number of a socket that listens already, for example from C<FCGI::OpenSocket>).
 

@@ -77,7 +77,7 @@ sub _guard { $_[0]{_guard} ||= { errors => 0 } }
 sub pm_manage {
     my ($this, %set) = self_or_default(@_);
     $this->{$_} = $set{$_} for keys %set;
-    return if !$this->{n_processes} || $this->{n_processes} < 0;
+    return if !$this->{n_processes} || $this->{n_processes} =~ /\A-/;
 
     my $guard = $this->_guard;
     return $this->_join_guard if $this->_is_guarded;
@@ -154,6 +154,7 @@ sub _open_pool {
     $option{jitter} //= 0 if ($option{max_requests} || 0) <= 10;
     $option{workers} = 1 if $this->start_delay && ($option{sizing} // 'static') eq 'static';
     $option{image} = $this->{image} // ($sockets->survives_upgrade ? [FCGI::Guard::Image->command] : 0);
+    $this->_hint;
     my $pool = FCGI::Guard::Pool->new(%option, log => 0);
     $pool->open;
     $sockets->opened($pool);
@@ -162,6 +163,21 @@ sub _open_pool {
     $sockets->set_blocking if $guard->{foreign_loop};
     $this->pm_notify($_) for $sockets->remarks;
     return $pool;
+}
+
+# Keys that nobody knows are kept, for subclasses; one that is nearly an option is told, since it may be meant for one.
+sub _hint {
+    my ($this) = @_;
+    my $scratch = FCGI::Guard::Pool::new_handle();
+    my %known = map { $_ => 1 } FCGI::Guard::option_names(), qw(preload verify fd image accept_errors fatal_in_reload);
+    for my $key (grep { /\A[a-z]\w+\z/ && !$known{$_} && !$this->can($_) } sort keys %$this) {
+        next if eval { $scratch->set($key, ''); 1 };
+        my ($near) = "$@" =~ /did you mean (\w+)/ or next;
+        # Less like it than that, and it may well be a subclass's.
+        next if abs(length($near) - length $key) > 2 || substr($near, 0, 4) ne substr $key, 0, 4;
+        $this->pm_notify("key $key is not known; did you mean $near?");
+    }
+    return;
 }
 
 # start_delay seconds between the first starts: the pool begins with one worker and is scaled up.
@@ -225,6 +241,13 @@ sub _notice {
         push @{ $guard->{exits} }, $pid;
         delete $this->{PIDS}{$pid};
         $this->pm_notify("server (pid $pid) exited with status $event->{status}");
+    }
+    elsif ($kind eq 'worker_ready') {
+        $guard->{proven} = 1;
+    }
+    elsif ($kind eq 'worker_leaving' && $event->{text} !~ /max_requests/) {
+        # A limit of the pool; of max_requests the worker itself tells.
+        $this->pm_notify("server (pid $pid) $event->{text}") if $event->{level} <= 6;
     }
     elsif ($kind eq 'stopping') {
         ($guard->{why} = $event->{text}) =~ s/^stopping: //;
@@ -434,8 +457,9 @@ sub handling_init {
     return;
 }
 
-# What must be right before this worker serves: `preload`, then `verify`. A failure in the first generation cannot be
-# cured by another try, so the whole pool ends; in a later one the reload fails, and the old workers serve on.
+# What must be right before this worker serves: `preload`, then `verify`. Where no worker has been ready yet, another try cannot
+# cure a failure, and the whole pool ends. Later the reload fails, or the replacement of one worker is tried again: a module that
+# is half way through a deploy must not take the workers along that serve.
 sub _prepare {
     my ($this) = @_;
     for my $step (qw(preload verify)) {
@@ -443,7 +467,10 @@ sub _prepare {
         my $method = "_$step";
         next if eval { $this->$method($this->{$step}); 1 };
         my $why = $@;
+        # The last line of a module that does not compile is about this file.
+        $why =~ s/(?<=\n)Compilation failed in require at \Q${\ __FILE__}\E line \d+\.\s*\z//;
         $why =~ s/\s+\z//;
+        $this->pm_abort("$step failed: $why", $this->{give_up_code} || 1) if $this->_guard->{proven} && !$this->{fatal_in_reload};
         $this->fatal("$step failed: $why");
     }
     return;
@@ -797,9 +824,9 @@ their new text.
 C<< [ Module => 'method', Other => [qw(several methods)] ] >>, or a sub that returns true. What C<require> alone does
 not tell: a class that was loaded while its file was being replaced has no C<new>.
 
-When C<preload> or C<verify> fails in the first generation, the pool ends at once with C<give_up_code> (1) and
-the reason. After a reload the failing worker just exits: the reload is given up and the old workers serve on
-(with C<< fatal_in_reload => 1 >> the pool ends then too).
+When C<preload> or C<verify> fails before any worker was ready, the pool ends at once with C<give_up_code> (1) and
+the reason. Later only the failing worker exits: a reload is given up and the old workers serve on, and the successor
+of a single worker is started again, ever more slowly (with C<< fatal_in_reload => 1 >> the pool ends then too).
 
 =item accept_errors
 

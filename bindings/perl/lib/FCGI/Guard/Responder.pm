@@ -7,15 +7,15 @@ use Carp ();
 our $VERSION = '0.001000';
 
 sub new {
-    my ($class, %option) = @_;
+    my ($class, @given) = @_;
+    my %option = FCGI::Guard::Error::_options('a responder', @given);
     my ($listen, $fd, $pool) = delete @option{qw(listen fd pool)};
     Carp::croak('listen, fd and pool exclude each other') if 1 < grep { defined } $listen, $fd, $pool;
     my $self = bless FCGI::Guard::Responder::new_handle(), $class;
-    for my $name (sort keys %option) {
-        my $value = $option{$name};
-        next unless defined $value;
-        $self->set($name, ref $value eq 'ARRAY' ? join(',', @$value) : $value);
-    }
+    FCGI::Guard::Error::_each(sub {
+        my $value = $option{ $_[0] };
+        $self->set($_[0], ref $value eq 'ARRAY' ? join(',', @$value) : $value) if defined $value;
+    }, sort keys %option);
     if (defined $pool) {
         my $worker = $pool->current or Carp::croak('a pool serves in its workers only: call manage first');
         $self->attach($pool->socket, $worker);
@@ -66,7 +66,7 @@ number of a socket that listens already), C<pool> (in a worker of an L<FCGI::Gua
 descriptor 0, as web servers, C<spawn-fcgi> and C<fcgiguard run> start a program; if that is no listening socket, the
 program serves one plain CGI request from its environment.
 
-Further options, as text: C<head_timeout>, C<body_timeout>, C<write_timeout>, C<keep_idle> (durations), C<keep_max>,
+Further options, as text: C<head_timeout>, C<body_timeout>, C<write_timeout>, C<keep_idle>, C<leave_grace> (durations), C<keep_max>,
 C<keep_conn>, C<drop_proxy_header>, C<web_server_addrs>, C<params_bytes>, C<params_count>, C<value_len>, C<spill_max>.
 
 Make it after fork: in another process than its maker's its calls die with C<wrong_process>.

@@ -29,11 +29,8 @@ sub read {
     while (!$self->{ended}) {
         my $client = $self->{client};
         if ($self->{turn} != $client->{turn}) {
-            die bless {
-                code    => -106,
-                name    => 'wrong_state',
-                message => 'this answer was given up: its client has sent another request, or was closed',
-            }, 'FCGI::Guard::Error';
+            die FCGI::Guard::Error::_make(-106, 'wrong_state',
+                'this answer was given up: its client has sent another request, or was closed');
         }
         my ($kind, $bytes) = $client->_call('read');
         return $bytes if $kind == 1;

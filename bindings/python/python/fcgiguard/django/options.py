@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._fcgiguard import Responder, option_table
+from .._fcgiguard import option_table
 from ..errors import Error
-from ..pool import Pool
-from ..serving import RESPONDER_OPTIONS
+from ..serving import RESPONDER_OPTIONS, fault_of
+from ..wsgi import clean_mount
 
 #: Old name -> ours, where it is only a name.
 RENAMED = {
@@ -85,23 +85,19 @@ def translate(given: dict[str, Any], python: str = "python", manage: str = "mana
             made.setdefault(name, value)
     unknown = [name for name in made if name not in known()]
     if unknown:
-        raise OptionError(f"{unknown[0]}: there is no such option; `manage.py runfcgi --help` lists them")
+        raise OptionError(f"{', '.join(unknown)}: there is no such option; `manage.py runfcgi --help` lists them")
     return made, remarks
 
 
 def faults(options: dict[str, Any]) -> list[str]:
     """Each of our options whose value is wrong, in words."""
-    found = []
-    own = {option[0] for option in RESPONDER_OPTIONS}
+    found: list[Error] = []
     for name, value in options.items():
-        try:
-            if name in own:
-                Responder.check(**{name: value})
-            elif name == "mount":
-                from ..wsgi import clean_mount
+        if name == "mount":
+            try:
                 clean_mount(value)
-            elif name not in EXTRA:
-                Pool(**{name: value})
-        except Error as error:
-            found.append(Exception.__str__(error))
-    return found
+            except Error as error:
+                found.append(error)
+        elif name not in EXTRA and (fault := fault_of(name, value)) is not None:
+            found.append(fault)
+    return [Exception.__str__(fault) for fault in found]

@@ -38,7 +38,8 @@ fn options_page_is_made_from_the_option_table() {
          times.\n\n| option | value | default | what it does |\n| --- | --- | --- | --- |\n",
     );
     for spec in OPTIONS {
-        let default = if spec.default.is_empty() { String::new() } else { format!("`{}`", spec.default) };
+        let default =
+            if spec.default.is_empty() { String::new() } else { format!("`{}`", spec.default.replace(',', "`, `")) };
         writeln!(page, "| `{}` | {} | {default} | {} |", spec.name, spec.values().replace('|', ", "), spec.text)
             .unwrap();
         assert!(env_name(spec.name).starts_with("FCGIGUARD_"));

@@ -35,8 +35,7 @@ mod signals;
 mod wait;
 mod worker;
 
-// The one file that manager and workers share. Included as source: a dependency on fcgi-core would bring nothing else,
-// and this way the object does not change when the core does.
+// The one file that manager and workers share, a link to it here and a copy in the archive: a dependency on fcgi-core
+// would bring nothing else, and this way the object does not change when the core does.
 #[allow(dead_code)]
-#[path = "../../../fcgi-core/src/manager/scoreboard.rs"]
 mod scoreboard;

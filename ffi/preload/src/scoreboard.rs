@@ -1,0 +1,1 @@
+../../../fcgi-core/src/manager/scoreboard.rs

@@ -334,7 +334,7 @@ def clock_jumps(make, seconds):
     # That the jumps reached it: its log has the time.
     rig.jump(10 * 366 * 86400)
     rig.tell(signal.SIGHUP)
-    wait_for("the reload after the jumps", lambda: rig.counters()["reloads_ok"] == 1)
+    wait_for("the reload after the jumps", lambda: rig.counters()["reloads_ok"] > counters["reloads_ok"])
     rig.ready()
     if not rig.log_is_ahead(9 * 365 * 86400):
         raise AssertionError("no line of the log has the time that was set: the jumps did not reach the manager")

@@ -86,7 +86,9 @@ def judge(name, watch, at_rest, faults, pid):
         faults.append(f"{name}: memory grows: {rss} kB")
 
 
-def scrape(port, path, patience=2):
+def scrape(port, path, patience=20):
+    """A scrape that gives the exporter so long (s): far more than the targets' own deadline, so that no target may be missing on a busy
+    machine either."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         client.request("GET", path, headers={"X-Prometheus-Scrape-Timeout-Seconds": str(patience)})

@@ -27,7 +27,10 @@ pub fn run(long: bool, only: Option<&str>) -> i32 {
     let mut failures = Vec::new();
     for (scene, _) in super::scenes::ALL.iter().filter(|(name, _)| only.is_none_or(|o| o == *name)) {
         let counted = play(&[scene]);
-        failures.extend(counted.wrong.iter().map(|w| format!("{scene}: {w}")));
+        for wrong in &counted.wrong {
+            println!("FAIL faults play {scene}   (without a fault)\n     {wrong}");
+            failures.push(format!("{scene}: {wrong}"));
+        }
         let mut calls = 0;
         for line in counted.text.lines().filter_map(|line| line.strip_prefix("count ")) {
             let words: Vec<&str> = line.split(' ').collect();

@@ -512,7 +512,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     load.params.extend(extra);
 
     let mut bench = Bench::new(load);
-    let mut next_progress = now_us() + 1_000_000;
+    let begun = now_us();
+    let mut next_progress = begun + 1_000_000;
     while bench.step(100) {
         // Progress for a person at a terminal; a file gets only the result.
         if !json && now_us() >= next_progress && std::io::IsTerminal::is_terminal(&std::io::stderr()) {
@@ -520,6 +521,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             eprint!("\r{} answered, {} lost ", bench.figures.answered, bench.figures.lost);
             let _ = std::io::stderr().flush();
         }
+    }
+    // The result does not go on in the line of the progress.
+    if next_progress > begun + 1_000_000 {
+        eprint!("\r{:60}\r", "");
     }
     let figures = &bench.figures;
     if let Some(path) = log_lost {

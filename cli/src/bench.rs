@@ -521,7 +521,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     load.params.extend(extra);
 
     let mut bench = Bench::new(load);
-    let mut next_progress = now_us() + 1_000_000;
+    let begun = now_us();
+    let mut next_progress = begun + 1_000_000;
     let fixed = bench.load.duration_ms == 0;
     while bench.step(100) {
         // So many requests to nobody would take minutes. A load for some time may well wait for its server.
@@ -535,6 +536,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             eprint!("\r{} answered, {} lost ", bench.figures.answered, bench.figures.lost);
             let _ = std::io::stderr().flush();
         }
+    }
+    // The result does not go on in the line of the progress.
+    if next_progress > begun + 1_000_000 {
+        eprint!("\r{:60}\r", "");
     }
     let figures = &bench.figures;
     if let Some(path) = log_lost {

@@ -22,7 +22,7 @@ use fcgi_core::sys::{datagram, net, process};
 use fcgi_core::units::parse_duration_ms;
 use http::{Connection, Request};
 use resolve::Resolver;
-use round::{Key, Round};
+use round::{Key, Round, Wants};
 use settings::Settings;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -37,6 +37,8 @@ Serves metrics over HTTP for Prometheus and what speaks its language.
 
   /metrics                       of every CONTROL and of every target to probe, asked and probed when it is scraped
   /probe?target=A[&probe=NAME]   of one address, as a blackbox exporter does it; timeout=TIME shortens it
+  /live?target=A, /ready?target=A  the same as a status, for Kubernetes and load balancers: 200 while it is alive or busy, or while it
+                                 answers well; else 503. Without a target: every target to probe
   /-/healthy                     that the exporter itself is there
 
   --listen ADDRESS    where to serve (default 127.0.0.1:9919); may be repeated
@@ -301,14 +303,32 @@ impl Exporter {
     fn request(&mut self, number: u64, request: &Request, now: u64) {
         let plain = "text/plain; charset=utf-8";
         match request.path.as_str() {
-            "/metrics" => self.join(number, None, request, now),
-            "/probe" => match self.target(request) {
-                Ok(target) => self.join(number, Some(target), request, now),
-                Err((status, why)) => self.answer(number, status, plain, &format!("{why}\n"), now),
-            },
+            "/metrics" => self.join(number, None, Wants::Metrics, request, now),
+            path @ ("/probe" | "/live" | "/ready") => {
+                let wants = match path {
+                    "/live" => Wants::Live,
+                    "/ready" => Wants::Ready,
+                    _ => Wants::Metrics,
+                };
+                // Who asks for a status without a target means those that are configured, if any are.
+                let has_own = self.settings.modules.iter().any(|module| !module.targets.is_empty());
+                if wants != Wants::Metrics && has_own && request.get("target").is_none() {
+                    return self.join(number, None, wants, request, now);
+                }
+                match self.target(request) {
+                    Ok(target) => self.join(number, Some(target), wants, request, now),
+                    Err((status, why)) => self.answer(number, status, plain, &format!("{why}\n"), now),
+                }
+            }
             "/-/healthy" | "/-/ready" => self.answer(number, 200, plain, "ok\n", now),
             "/" => self.answer(number, 200, "text/html; charset=utf-8", INDEX, now),
-            _ => self.answer(number, 404, plain, "there are /metrics, /probe?target=ADDRESS and /-/healthy\n", now),
+            _ => self.answer(
+                number,
+                404,
+                plain,
+                "there are /metrics, /probe, /live and /ready with ?target=ADDRESS, and /-/healthy\n",
+                now,
+            ),
         }
     }
 
@@ -334,13 +354,16 @@ impl Exporter {
     }
 
     /// Has a request answered by a round, a new one or one that answers the same question.
-    fn join(&mut self, number: u64, target: Option<(String, String)>, request: &Request, now: u64) {
+    fn join(&mut self, number: u64, target: Option<(String, String)>, wants: Wants, request: &Request, now: u64) {
         // The answer has to be there before the scraper gives up.
         let limit_ms = request.patience_ms.map_or(PATIENCE_MS.max(self.settings.timeout_ms + 1000), |ms| ms - ms / 10);
-        let asked = request.get("timeout").filter(|_| target.is_some()).and_then(|text| parse_duration_ms(text).ok());
+        let asked = request
+            .get("timeout")
+            .filter(|_| target.is_some() || wants != Wants::Metrics)
+            .and_then(|text| parse_duration_ms(text).ok());
         let timeout_ms = asked.unwrap_or(u64::MAX).min(self.settings.timeout_ms).min(limit_ms - limit_ms / 10).max(1);
         let open = Format::for_accept(&request.accept) == Format::OpenMetrics;
-        let key = Key { target, format: open, timeout_ms };
+        let key = Key { target, wants, format: open, timeout_ms };
         if let Some(round) = self.rounds.iter_mut().find(|round| round.key == key) {
             return round.waiters.push(number);
         }
@@ -363,7 +386,8 @@ impl Exporter {
             None => {
                 let all = settings.modules.iter().filter(|module| !module.targets.is_empty());
                 let modules: Vec<_> = all.map(|module| (module, module.targets.as_slice())).collect();
-                Round::begin(key, limit_ms, &settings.controls, &modules, resolver, asker)
+                let controls = if key.wants == Wants::Metrics { settings.controls.as_slice() } else { &[] };
+                Round::begin(key, limit_ms, controls, &modules, resolver, asker)
             }
             Some((target, name)) => {
                 let address = Address::parse(&target).map_err(|error| error.to_string())?;
@@ -385,6 +409,14 @@ impl Exporter {
         for mut round in over {
             for outcome in round.outcomes() {
                 *self.probes.entry(outcome).or_default() += 1;
+            }
+            if round.key.wants != Wants::Metrics {
+                let (well, body) = round.judged(round.key.wants);
+                for waiter in &round.waiters {
+                    let status = if well { 200 } else { 503 };
+                    self.answer(*waiter, status, "text/plain; charset=utf-8", &body, now);
+                }
+                continue;
             }
             let format = if round.key.format { Format::OpenMetrics } else { Format::Prometheus };
             let mut page = Page::new(format);
@@ -442,7 +474,7 @@ fn resident_bytes() -> Option<f64> {
 const INDEX: &str = "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
 <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>fcgiguard exporter</title>\n\
 <h1>fcgiguard exporter</h1>\n<ul>\n<li><a href=\"/metrics\">/metrics</a></li>\n\
-<li>/probe?target=ADDRESS</li>\n<li><a href=\"/-/healthy\">/-/healthy</a></li>\n</ul>\n</html>\n";
+<li>/probe?target=ADDRESS</li>\n<li>/live?target=ADDRESS</li>\n<li>/ready?target=ADDRESS</li>\n<li><a href=\"/-/healthy\">/-/healthy</a></li>\n</ul>\n</html>\n";
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -159,3 +160,23 @@ def test_the_status_is_of_this_moment_not_of_the_last_sample(fcgiguard, folder):
             finally:
                 assert slow.wait(20) == 0
             wait_until("it is over", lambda: (w := worker())["busy_ms"] == -1 and w["requests"] == served)
+
+
+def test_requests_of_threads_that_overlap_are_not_taken_for_a_long_one(fcgiguard, folder):
+    """The age was once that of the first in a row of requests without a gap, and a threaded worker was ended for it."""
+    address, control = servers.place(folder, "unix"), f"unix:{folder}/control.sock"
+    script = Path(folder) / "threads.py"
+    script.write_text("import sys; sys.path.insert(0, sys.argv[1]); import wsgi; from flup.server.fcgi import WSGIServer; "
+                      "WSGIServer(wsgi.application).run()")
+    argv = [sys.executable, script, APP.parent]
+    with pool(fcgiguard, folder, address, 1, argv, "--control", control, "--request-timeout", "4s", "--request-kill-after", "1s") as manager:
+        worker = workers_of(manager)
+        # Out of step, so that there is always one under way.
+        loads = [subprocess.Popen([fcgiguard, "bench", address, "-c", "4", "-d", "7s", "--query", f"sleep={ms}"], stdout=subprocess.DEVNULL) for ms in (50, 83)]
+        assert [load.wait(60) for load in loads] == [0, 0]
+        assert "has taken" not in manager.output() and workers_of(manager) == worker, manager.output()
+        # One that does take long is still found among short ones.
+        with subprocess.Popen([fcgiguard, "bench", address, "-c", "2", "-d", "7s", "--query", "sleep=50"], stdout=subprocess.DEVNULL) as short:
+            subprocess.run([fcgiguard, "request", address, "--query", "sleep=20000"], capture_output=True, timeout=60)
+            short.wait(60)
+        assert "has taken 4" in manager.output() and worker != workers_of(manager), manager.output()

@@ -98,6 +98,24 @@ def test_pools_of_two_managers_and_probes_stand_on_one_page(fcgiguard, folder):
         promtool(text)
 
 
+def test_a_status_alone_for_those_that_look_at_nothing_else(fcgiguard, folder):
+    address = f"{folder}/a.sock"
+    with pool(fcgiguard, folder, address, 1, ["perl", APP]), exporter(fcgiguard, folder) as it:
+        well, none = f"unix:{address}", f"unix:{folder}/none"
+        assert get(it, f"/live?target={well}") == get(it, f"/ready?target={well}") == (200, f"{well} healthy\n")
+        assert get(it, f"/live?target={none}") == get(it, f"/ready?target={none}") == (503, f"{none} no_socket\n")
+        busy = subprocess.Popen([fcgiguard, "request", address, "--query", "sleep=3000"], stdout=subprocess.DEVNULL)
+        try:
+            wait_until("its worker is busy", lambda: get(it, f"/ready?target={well}&timeout=500ms")[0] == 503)
+            status, text = get(it, f"/live?target={well}&timeout=500ms")
+            assert status == 200 and text.split()[1].startswith("busy"), text
+        finally:
+            assert busy.wait(20) == 0
+        assert get(it, "/live")[0] == 400, "nothing is configured that could be meant"
+    with exporter(fcgiguard, folder, "--probe", f"{folder}/one", "--probe", f"{folder}/two") as it:
+        assert get(it, "/live") == (503, f"{folder}/one no_socket\n{folder}/two no_socket\n")
+
+
 def test_a_manager_and_targets_that_hang_delay_no_other_and_leak_nothing(fcgiguard, folder):
     a = f"{folder}/a.sock"
     with (pool(fcgiguard, folder, a, 1, ["perl", APP], "--control", f"{a}.control", "--name", "shop") as manager,

@@ -1,4 +1,5 @@
 """Every documented file, with the real program that reads it (paths, ports and a few times are the test's): it works, a failure is detected, and healed."""
+import http.client
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import fcgi
 import pytest
 import web
-from process import Process, children, stat, wait_listening, wait_until
+from process import Process, children, free_port, stat, wait_listening, wait_until
 from recipe import FILES, Place, user_of
 from servers import need
 
@@ -272,6 +273,42 @@ def test_kubernetes_probes_say_what_kubernetes_must_know(place):
             go_on(workers)
         container.signal(signal.SIGTERM)
         assert container.wait(15) == 0
+
+
+def test_kubernetes_asks_an_exporter_beside_the_pool(place):
+    """As the kubelet does it: 200 is good."""
+    port = free_port()
+    text = place.text("kubernetes-http.yaml", **{"0.0.0.0:9000": place.socket, "127.0.0.1:9000": place.socket, '"--workers", "4"': '"--workers", "1"', "3s": "1s",
+                                                 "0.0.0.0:9919": f"127.0.0.1:{port}"})
+    start, exporter = re.findall(r"^ *command: (\[.*\])$", text, re.M)
+    paths = dict(re.findall(r"(\w+)Probe:\n *httpGet: {port: 9919, path: \"(.*)\"}", text))
+    assert set(paths) == {"startup", "liveness", "readiness"}
+
+    def good(kind):
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        client.request("GET", paths[kind])
+        answer = client.getresponse()
+        text = answer.read().decode()
+        assert answer.status in (200, 503) and place.socket in text, (answer.status, text)
+        return answer.status == 200
+
+    with Process(json.loads(exporter), place.folder, name="exporter") as other:
+        wait_listening(f"127.0.0.1:{port}", other)
+        assert not good("startup") and not good("liveness") and not good("readiness")
+        with Process(json.loads(start), place.folder, name="container") as container:
+            place.answers()
+            assert good("startup") and good("liveness") and good("readiness")
+            with Process([place.bin, "request", place.socket, "--query", "sleep=5000", "--timeout", "20s"], place.folder, name="slow"):
+                wait_until("its only worker is busy", lambda: place.probe() == 1)
+                assert good("liveness"), "busy is alive"
+                assert not good("readiness"), "and not ready"
+            hung = children(container.pid)
+            stop_all(hung)
+            try:
+                assert not good("liveness")
+            finally:
+                go_on(hung)
+        assert not good("liveness"), "gone"
 
 
 def commands_of_nagios_and_consul(place):

@@ -17,9 +17,20 @@ use std::collections::HashMap;
 pub struct Key {
     /// A single target and its module; None: everything that is configured.
     pub target: Option<(String, String)>,
+    pub wants: Wants,
     pub format: OpenMetrics,
     /// How long a manager or a target has (ms).
     pub timeout_ms: u64,
+}
+
+/// What the answer is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wants {
+    Metrics,
+    /// A status for those that look at nothing else: 200 while no target is dead.
+    Live,
+    /// 200 while each target answers well and in time.
+    Ready,
 }
 
 /// Whether OpenMetrics is wanted.
@@ -283,6 +294,26 @@ impl Round {
             let help = "Targets whose probe did not end before the answer was due.";
             page.own("fcgiguard_probe_unfinished", "gauge", help, &[(vec![], f64::from(unfinished))]);
         }
+    }
+
+    /// Whether all targets are well for who `wants` to know, and a line for each.
+    pub fn judged(&self, wants: Wants) -> (bool, String) {
+        let (mut well, mut text) = (true, String::new());
+        for probing in &self.probings {
+            for (target, report) in probing.targets.iter().zip(&probing.reports) {
+                let (good, word) = match report {
+                    Some(Ok(report)) if wants == Wants::Ready => {
+                        (report.outcome == Outcome::Alive, report.verdict.name())
+                    }
+                    Some(Ok(report)) => (report.outcome != Outcome::Dead, report.verdict.name()),
+                    Some(Err(_)) => (false, "unresolved"),
+                    None => (false, "unfinished"),
+                };
+                well &= good;
+                text.push_str(&format!("{target} {word}\n"));
+            }
+        }
+        (well, text)
     }
 
     /// How many probes ended with which outcome.

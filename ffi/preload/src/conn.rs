@@ -9,7 +9,7 @@
 //! ```
 
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use libc::iovec;
 
@@ -60,10 +60,16 @@ struct Entry {
     input: AtomicU32,
     /// The same for the bytes written.
     output: AtomicU32,
+    /// When its request began, or it was accepted: the low half of the monotonic milliseconds.
+    since: AtomicU32,
 }
 
-static TABLE: [Entry; LIMIT] =
-    [const { Entry { word: AtomicU32::new(0), input: AtomicU32::new(0), output: AtomicU32::new(0) } }; LIMIT];
+/// The highest descriptor of a connection so far.
+static HIGHEST: AtomicUsize = AtomicUsize::new(0);
+
+static TABLE: [Entry; LIMIT] = [const {
+    Entry { word: AtomicU32::new(0), input: AtomicU32::new(0), output: AtomicU32::new(0), since: AtomicU32::new(0) }
+}; LIMIT];
 
 #[inline]
 fn entry(fd: c_int) -> Option<&'static Entry> {
@@ -131,15 +137,17 @@ pub fn is_connection(fd: c_int) -> bool {
 pub fn opened(fd: c_int, nonblocking: bool, family: Option<u16>) {
     if word(fd) & (CLASS | ACTIVE) == CONNECTION | ACTIVE {
         // Closed by a way we do not see: the hold of the old one becomes the new one's.
-        worker::release();
+        set(fd, 0);
+        let_go();
     }
     let unix = family == Some(libc::AF_UNIX as u16);
     if let Some(entry) = entry(fd) {
         entry.input.store(0, Ordering::Relaxed);
         entry.output.store(0, Ordering::Relaxed);
         let bits = if nonblocking { NONBLOCKING } else { 0 } | if unix { UNIX } else { 0 };
-        entry.word.store(CONNECTION | ACTIVE | bits, Ordering::Relaxed);
-        worker::begin();
+        HIGHEST.fetch_max(fd as usize, Ordering::Relaxed);
+        entry.since.store(worker::begin() as u32, Ordering::Relaxed);
+        entry.word.store(CONNECTION | ACTIVE | bits, Ordering::Release);
     } else {
         worker::release();
     }
@@ -158,7 +166,7 @@ pub fn closing(fd: c_int) {
                 // Closed without END_REQUEST: aborted, but it was work.
                 worker::count();
             }
-            worker::release();
+            let_go();
         } else {
             worker::kept(false);
         }
@@ -326,8 +334,10 @@ fn resume(fd: c_int) {
     if now & (CLASS | ACTIVE) == CONNECTION {
         worker::kept(false);
         worker::hold_anyway();
+        if let Some(entry) = entry(fd) {
+            entry.since.store(worker::begin() as u32, Ordering::Relaxed);
+        }
         set(fd, now | ACTIVE);
-        worker::begin();
     }
 }
 
@@ -337,8 +347,18 @@ fn rest(fd: c_int) {
     if now & (CLASS | ACTIVE) == CONNECTION | ACTIVE {
         set(fd, now & !ACTIVE);
         worker::kept(true);
-        worker::release();
+        let_go();
     }
+}
+
+/// A request on a connection that is not ACTIVE any more holds the worker no longer.
+fn let_go() {
+    worker::release();
+    worker::age_again(|now| {
+        let used = TABLE.get(..=HIGHEST.load(Ordering::Relaxed)).unwrap_or_default();
+        let active = used.iter().filter(|e| e.word.load(Ordering::Acquire) & (CLASS | ACTIVE) == CONNECTION | ACTIVE);
+        active.map(|e| (now as u32).wrapping_sub(e.since.load(Ordering::Relaxed))).max()
+    });
 }
 
 /// After a read of `n` bytes: notes the requests that begin in them.

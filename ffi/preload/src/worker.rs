@@ -263,11 +263,32 @@ pub fn hold_anyway() {
     }
 }
 
-/// A request begins: the age that the manager sees is that of the oldest in progress.
-pub fn begin() {
+/// A request begins, at the time that is returned: the age that the manager sees is that of the oldest in progress.
+pub fn begin() -> u64 {
+    let now = now();
     if let Some(line) = line() {
-        if HOLDS.load(Ordering::Acquire) <= 1 {
-            line.begin(now());
+        if HOLDS.load(Ordering::Acquire) <= 1 || line.busy_since.load(Ordering::Acquire) == 0 {
+            line.begin(now);
+        }
+    }
+    now
+}
+
+/// A request is over: the age that the manager sees becomes that of the oldest of the others. `oldest` finds its age at a
+/// time; None while all of them are between accept and their beginning.
+pub fn age_again(oldest: impl Fn(u64) -> Option<u32>) {
+    let Some(line) = line() else { return };
+    // Other threads begin and end meanwhile: what was found holds only if nobody has changed it.
+    for _ in 0..8 {
+        let shown = line.busy_since.load(Ordering::Acquire);
+        if shown == 0 || HOLDS.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let now = now();
+        let since = now.saturating_sub(u64::from(oldest(now).unwrap_or(0)));
+        if since == shown || line.busy_since.compare_exchange(shown, since, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        {
+            return;
         }
     }
 }

@@ -92,8 +92,7 @@ pub fn options_of(py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResu
     for (name, value) in options.into_iter().flatten() {
         if !value.is_none() {
             let (name, value) = (name.str()?, value.str()?);
-            made.set(name.to_str()?, value.to_str()?)
-                .map_err(|wrong| raise(py, wrong.code(), &wrong.to_string()))?;
+            made.set(name.to_str()?, value.to_str()?).map_err(|wrong| raise(py, wrong.code(), &wrong.to_string()))?;
         }
     }
     Ok(made)

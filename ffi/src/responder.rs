@@ -10,11 +10,8 @@ use crate::worker::{fcgiguard_worker, WorkerState};
 use fcgi_core::manager::listen::{self, Listener};
 use fcgi_core::manager::options::PoolOptions;
 use fcgi_core::manager::worker::Worker;
-use fcgi_core::responder::{
-    is_fastcgi, leave_all, parse_web_server_addrs, Gate, Next, NoGate, Responder, ResponderOptions,
-};
-use fcgi_core::units::{parse_duration_ms, parse_size};
-use fcgi_core::Code;
+use fcgi_core::responder::{is_fastcgi, leave_all, Gate, Next, NoGate, Responder, ResponderOptions};
+use fcgi_core::{Code, Coded};
 use std::cell::RefCell;
 use std::ffi::c_char;
 use std::os::fd::{AsFd, AsRawFd};
@@ -92,46 +89,12 @@ pub unsafe extern "C" fn fcgiguard_responder_set(
         let body = |state: &mut ResponderState| {
             // SAFETY: the caller's duty, for both.
             let (name, value) = unsafe { (text(name, "name")?, text(value, "value")?) };
-            set(&mut state.options, name, value)?;
+            state.options.set(name, value).map_err(|wrong| Fault::new(wrong.code(), wrong.to_string()))?;
             Ok(0)
         };
         // SAFETY: the caller's duty.
         unsafe { Handle::with(responder, "responder", body) }
     })
-}
-
-/// What `set` knows, for who has written something else.
-const NAMES: &str =
-    "head_timeout, body_timeout, write_timeout, keep_idle, leave_grace, keep_max, keep_conn, drop_proxy_header, \
-    web_server_addrs, params_bytes, params_count, value_len, spill_max";
-
-fn set(options: &mut ResponderOptions, name: &str, value: &str) -> Result<(), Fault> {
-    let wrong = |what: &str| Fault::new(Code::InvalidOption, format!("{name}: {value:?}: expected {what}"));
-    let yes = || match value {
-        "1" | "yes" | "true" | "on" => Ok(true),
-        "0" | "no" | "false" | "off" => Ok(false),
-        _ => Err(wrong("yes or no")),
-    };
-    let count = || value.parse::<usize>().map_err(|_| wrong("a whole number"));
-    let size = || parse_size(value).map_err(|e| Fault::new(Code::InvalidOption, format!("{name}: {e}")));
-    let duration = || parse_duration_ms(value).map_err(|e| Fault::new(Code::InvalidOption, format!("{name}: {e}")));
-    match name.replace('-', "_").as_str() {
-        "head_timeout" => options.head_timeout_ms = duration()?,
-        "body_timeout" => options.body_timeout_ms = duration()?,
-        "write_timeout" => options.write_timeout_ms = duration()?,
-        "keep_idle" => options.keep_idle_ms = duration()?,
-        "leave_grace" => options.leave_grace_ms = duration()?,
-        "keep_max" => options.keep_max = count()?,
-        "keep_conn" => options.keep_conn = yes()?,
-        "drop_proxy_header" => options.drop_proxy_header = yes()?,
-        "web_server_addrs" => options.web_server_addrs = Some(parse_web_server_addrs(value)),
-        "params_bytes" => options.limits.params_bytes = size()? as usize,
-        "params_count" => options.limits.params_count = count()?,
-        "value_len" => options.limits.value_len = size()? as usize,
-        "spill_max" => options.spill_max = size()?,
-        _ => return Err(Fault::new(Code::UnknownOption, format!("{name}: a responder has no such option ({NAMES})"))),
-    }
-    Ok(())
 }
 
 fn not_open(shared: &Shared) -> Result<(), Fault> {

@@ -1,7 +1,6 @@
 """Shared fixtures: a short temporary folder, the command under test, and the proof that no test leaves a process behind."""
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -50,16 +49,5 @@ def transport(request):
 def nothing_left_behind():
     before = set(process.descendants(os.getpid()))
     yield
-    try:
-        process.wait_until("no process left", lambda: not set(process.descendants(os.getpid())) - before, 2.0)
-    except TimeoutError:
-        left = set(process.descendants(os.getpid())) - before
-        names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in left if process.alive(pid)}
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        pytest.fail(f"processes left behind: {names}")
-    finally:
-        process.reap()
+    if found := process.left_behind(before):
+        pytest.fail(f"processes left behind: {found}")

@@ -64,6 +64,26 @@ def reap():
             os.waitpid(pid, os.WNOHANG)
 
 
+def left_behind(before, timeout=3.0):
+    """Our descendants beside `before`, after some time to leave: ended, as {pid: command line}. What a server of `before` starts anew
+    (a dead worker's successor) is that server's to end."""
+    def left():
+        return set(descendants(os.getpid())).difference(before, *map(descendants, before))
+
+    found = {}
+    try:
+        wait_until("no process left", lambda: not left(), timeout)
+    except TimeoutError:
+        for pid in left():
+            try:
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                os.kill(pid, signal.SIGKILL)
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+    reap()
+    return found
+
+
 class Process:
     """A program in the foreground in a session of its own, its output in a file."""
 

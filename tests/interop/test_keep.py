@@ -63,7 +63,7 @@ def test_what_a_leaving_worker_was_sent_is_answered(change, retry, body, fcgigua
         figures = bench(fcgiguard, address, "-d", "2s", "--body", str(body), *(["--retry-stale"] if retry else []))
         told = (figures, manager.output()[-3000:])
         assert workers_that_left(manager) >= 10, told
-        assert figures["answered"] > 1000, told
+        assert figures["answered"] > 100, told
         # A send that failed took nothing: the sender knows, and sends again. On TCP the last answer and the close are one segment,
         # so that a sender who looks before it sends, as this one does, does not meet even that.
         unseen = {kind: count for kind, count in figures["errors"].items() if retry or transport == "tcp" or kind != "write"}

@@ -12,6 +12,7 @@ use fcgi_core::manager::options::{PoolOptions, OPTIONS};
 use fcgi_core::manager::upgrade::Image;
 use fcgi_core::manager::worker::{Waited, Worker as CoreWorker};
 use fcgi_core::probe::{Probe, Prober as CoreProber};
+use fcgi_core::responder::RESPONDER_OPTIONS;
 use fcgi_core::{Code, Coded};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -426,10 +427,16 @@ fn error_table() -> Vec<(i32, &'static str, &'static str, &'static str)> {
     Code::ALL.iter().map(|c| (c.number(), c.name(), c.meaning().trim(), c.advice())).collect()
 }
 
-/// (name, kind, default, text, list) of every option of pools.
+/// (name, kind, default, text, list) of every option of a pool of Python workers.
 #[pyfunction]
 fn option_table() -> Vec<(&'static str, &'static str, &'static str, &'static str, bool)> {
-    OPTIONS.iter().map(|o| (o.name, o.kind.trim(), o.default, o.text, o.list)).collect()
+    OPTIONS.iter().filter(|o| !o.exec_only).map(|o| (o.name, o.kind.trim(), o.default, o.text, o.list)).collect()
+}
+
+/// (name, kind, default, text) of every option of responders.
+#[pyfunction]
+fn responder_option_table() -> Vec<(&'static str, &'static str, &'static str, &'static str)> {
+    RESPONDER_OPTIONS.to_vec()
 }
 
 #[pymodule]
@@ -453,5 +460,6 @@ fn _fcgiguard(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(probe_many_json, module)?)?;
     module.add_function(wrap_pyfunction!(error_table, module)?)?;
     module.add_function(wrap_pyfunction!(option_table, module)?)?;
+    module.add_function(wrap_pyfunction!(responder_option_table, module)?)?;
     Ok(())
 }

@@ -9,10 +9,9 @@ use crate::Worker;
 use fcgi_core::address::Address;
 use fcgi_core::manager::worker::Worker as CoreWorker;
 use fcgi_core::params::Params;
-use fcgi_core::responder::{is_fastcgi, parse_web_server_addrs, Gate, Next, NoGate, ResponderError};
+use fcgi_core::responder::{is_fastcgi, Gate, Next, NoGate, ResponderError};
 use fcgi_core::responder::{Responder as CoreResponder, ResponderOptions};
 use fcgi_core::sys::fd::Lent;
-use fcgi_core::units::{parse_duration_ms, parse_size};
 use fcgi_core::{Code, Coded};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -88,40 +87,12 @@ impl Gate for PythonGate {
     }
 }
 
-fn set(options: &mut ResponderOptions, name: &str, value: &str) -> Result<(), (Code, String)> {
-    let wrong = |what: &str| (Code::InvalidOption, format!("{name}: {value:?}: expected {what}"));
-    let yes = || match value.to_ascii_lowercase().as_str() {
-        "1" | "yes" | "true" | "on" => Ok(true),
-        "0" | "no" | "false" | "off" => Ok(false),
-        _ => Err(wrong("yes or no")),
-    };
-    let count = || value.parse::<usize>().map_err(|_| wrong("a whole number"));
-    let size = || parse_size(value).map_err(|_| wrong("a size such as 64K"));
-    let duration = || parse_duration_ms(value).map_err(|_| wrong("a duration such as 5s"));
-    match name {
-        "head_timeout" => options.head_timeout_ms = duration()?,
-        "body_timeout" => options.body_timeout_ms = duration()?,
-        "write_timeout" => options.write_timeout_ms = duration()?,
-        "keep_idle" => options.keep_idle_ms = duration()?,
-        "keep_max" => options.keep_max = count()?,
-        "keep_conn" => options.keep_conn = yes()?,
-        "drop_proxy_header" => options.drop_proxy_header = yes()?,
-        "web_server_addrs" => options.web_server_addrs = Some(parse_web_server_addrs(value)),
-        "params_bytes" => options.limits.params_bytes = size()? as usize,
-        "params_count" => options.limits.params_count = count()?,
-        "value_len" => options.limits.value_len = size()? as usize,
-        "spill_max" => options.spill_max = size()?,
-        _ => return Err((Code::UnknownOption, format!("{name}: a responder has no such option"))),
-    }
-    Ok(())
-}
-
 pub fn options_of(py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<ResponderOptions> {
     let mut made = ResponderOptions::default();
     for (name, value) in options.into_iter().flatten() {
         if !value.is_none() {
             let (name, value) = (name.str()?, value.str()?);
-            set(&mut made, name.to_str()?, value.to_str()?).map_err(|(code, text)| raise(py, code, &text))?;
+            made.set(name.to_str()?, value.to_str()?).map_err(|wrong| raise(py, wrong.code(), &wrong.to_string()))?;
         }
     }
     Ok(made)

@@ -65,24 +65,9 @@ def folder():
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     before = set(process.descendants(os.getpid()))
-
-    def left():
-        # What a server of the whole module starts anew (a dead worker's successor) is that server's to end.
-        return set(process.descendants(os.getpid())).difference(before, *map(process.descendants, before))
-
     yield
-    try:
-        process.wait_until("no process left", lambda: not left(), 3.0)
-    except TimeoutError:
-        found = left()
-        for pid in found:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+    if found := process.left_behind(before):
         pytest.fail(f"processes left behind: {found}")
-    finally:
-        process.reap()
 
 
 def connects(path):

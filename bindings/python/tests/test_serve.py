@@ -49,6 +49,14 @@ def test_every_option_of_the_table_is_a_flag(folder):
         assert "--" + name.replace("_", "-") in out
 
 
+def test_help_names_no_option_that_is_refused(folder):
+    _code, out, _err = run(folder, "--help")
+    for name in ("user", "umask", "chroot", "rlimit-nofile", "clear-env", "output"):
+        assert f"--{name} " not in out, name
+        code, _out, err = run(folder, f"--{name}=0", "--listen", "unix:x", "app")
+        assert code == 2 and "unrecognized arguments" in err, err
+
+
 @pytest.mark.parametrize("flags, said", [
     (["--listen", "unix:x", "--workers", "none", "app"], "workers"),
     (["--listen", "unix:x", "--stop-timeout", "soon", "app"], "stop_timeout"),

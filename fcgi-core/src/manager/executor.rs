@@ -8,7 +8,7 @@ use super::handover;
 use super::listen::{self, ListenError, Listener};
 use super::notify::Notify;
 use super::options::{
-    parse_signal_entry, signal_number, Cooperate, OptionFault, Output, PoolOptions, Ready, SignalDoes,
+    parse_signal_entry, signal_number, Cooperate, OptionFault, Output, PoolOptions, Ready, SignalDoes, OPTIONS,
 };
 use super::policy::metrics::Format;
 use super::policy::status::PoolStatus;
@@ -944,27 +944,13 @@ fn is_ours(pidfile: &std::path::Path) -> bool {
     read.is_ok() && text.trim() == std::process::id().to_string()
 }
 
-/// Options that prepare a command's process; a program that forks itself does such things in its own code, before it serves.
+/// What was set of the options that are for a pool of a command only.
 fn not_for_fork(options: &PoolOptions) -> Vec<OptionFault> {
-    const EXEC_ONLY: [&str; 13] = [
-        "user",
-        "group",
-        "umask",
-        "chroot",
-        "chdir",
-        "env",
-        "clear_env",
-        "rlimit_nofile",
-        "rlimit_core",
-        "rlimit_as",
-        "nice",
-        "no_new_privs",
-        "output",
-    ];
     let defaults = PoolOptions::default();
-    let set = EXEC_ONLY.iter().filter(|name| options.get(name) != defaults.get(name));
-    let fault = |name: &&str| OptionFault {
-        option: (*name).to_owned(),
+    let exec_only = OPTIONS.iter().filter(|spec| spec.exec_only).map(|spec| spec.name);
+    let set = exec_only.filter(|name| options.get(name) != defaults.get(name));
+    let fault = |name: &str| OptionFault {
+        option: name.to_owned(),
         value: options.get(name).unwrap_or_default(),
         reason: "is only for a pool of a command: a worker that is a fork of this program does it itself".to_owned(),
         code: Code::ConflictingOptions,

@@ -323,6 +323,9 @@ pub struct OptionSpec {
     pub text: &'static str,
     /// Whether it may be given several times.
     pub list: bool,
+    /// Whether it is for a pool of a command only: it prepares the command's process. A program that forks itself does such things in
+    /// its own code, before it serves.
+    pub exec_only: bool,
 }
 
 impl OptionSpec {
@@ -342,7 +345,9 @@ impl OptionSpec {
 }
 
 macro_rules! options {
-    ($($name:ident : $type:ty = $default:literal, $text:literal;)+) => {
+    (@exec_only) => { false };
+    (@exec_only exec_only) => { true };
+    ($($name:ident : $type:ty = $default:literal, $text:literal $(, $mark:ident)?;)+) => {
         /// The table.
         pub static OPTIONS: &[OptionSpec] = &[$(OptionSpec {
             name: stringify!($name),
@@ -350,6 +355,7 @@ macro_rules! options {
             default: $default,
             text: $text,
             list: <$type as Value>::LIST,
+            exec_only: options!(@exec_only $($mark)?),
         },)+];
 
         /// The options of one pool, typed.
@@ -439,22 +445,22 @@ options! {
     control_readers: Vec<String> = "", "Users that may read the status.";
 
     pidfile: String = "", "File that gets the manager's process id; removed at the end.";
-    user: String = "", "User that workers run as.";
-    group: String = "", "Group that workers run as; the user's own if not given.";
-    umask: Octal = "", "File mode mask of workers, in octal.";
-    chroot: String = "", "Root folder of workers.";
-    chdir: String = "", "Working folder of workers.";
-    env: Entries = "", "NAME=VALUE for workers; may be given several times.";
-    clear_env: bool = "no", "Workers get only PATH and what `env` says.";
-    rlimit_nofile: u64 = "0", "Limit of open descriptors of workers; 0 leaves it alone.";
-    rlimit_core: Bytes = "0", "Limit of core files of workers; 0 leaves it alone.";
-    rlimit_as: Bytes = "0", "Limit of address space of workers; 0 leaves it alone.";
-    nice: i32 = "0", "Niceness added for workers.";
-    no_new_privs: bool = "no", "Workers and their children can gain no rights (set-uid programs do not work).";
+    user: String = "", "User that workers run as.", exec_only;
+    group: String = "", "Group that workers run as; the user's own if not given.", exec_only;
+    umask: Octal = "", "File mode mask of workers, in octal.", exec_only;
+    chroot: String = "", "Root folder of workers.", exec_only;
+    chdir: String = "", "Working folder of workers.", exec_only;
+    env: Entries = "", "NAME=VALUE for workers; may be given several times.", exec_only;
+    clear_env: bool = "no", "Workers get only PATH and what `env` says.", exec_only;
+    rlimit_nofile: u64 = "0", "Limit of open descriptors of workers; 0 leaves it alone.", exec_only;
+    rlimit_core: Bytes = "0", "Limit of core files of workers; 0 leaves it alone.", exec_only;
+    rlimit_as: Bytes = "0", "Limit of address space of workers; 0 leaves it alone.", exec_only;
+    nice: i32 = "0", "Niceness added for workers.", exec_only;
+    no_new_privs: bool = "no", "Workers and their children can gain no rights (set-uid programs do not work).", exec_only;
 
     watch: Vec<String> = "", "Files whose change reloads the pool.";
     watch_debounce: Duration = "1s", "A changed file must have been quiet for so long.";
-    output: Output = "inherit", "What is done with what workers print.";
+    output: Output = "inherit", "What is done with what workers print.", exec_only;
     log: String = "", "File that the log is appended to, opened again on the signal for `reopen`; empty is standard error.";
     log_format: LogFormat = "text", "How the log is written.";
     signals: Vec<String> = "TERM=drain,INT=drain,QUIT=quit,HUP=reload,USR2=upgrade,USR1=reopen,TTIN=more,TTOU=fewer", "What the manager does on which signal: drain, quit, reload, upgrade, reopen (the log), more, fewer, ignore.";

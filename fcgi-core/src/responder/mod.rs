@@ -26,7 +26,7 @@ mod spill;
 
 pub use cgi::is_fastcgi;
 pub use gate::{Gate, NoGate};
-pub use options::{parse_web_server_addrs, ResponderError, ResponderOptions, Stats};
+pub use options::{parse_web_server_addrs, ResponderError, ResponderOptions, Stats, WrongOption, RESPONDER_OPTIONS};
 pub use request::Request;
 
 use crate::conn::responder::{AfterEnd, Capabilities, RequestEvent, ResponderConn};

@@ -4,6 +4,7 @@ use crate::error::{Code, Coded};
 use crate::limits::Limits;
 use crate::record::ProtocolError;
 use crate::sys::SysError;
+use crate::units::{parse_duration_ms, parse_size};
 use std::net::IpAddr;
 
 /// Options of a responder. Times are milliseconds; 0 means no limit.
@@ -53,6 +54,79 @@ impl Default for ResponderOptions {
             web_server_addrs: None,
             spill_max: 256 * 1024 * 1024,
         }
+    }
+}
+
+/// An option that has a name, for the languages: (name, kind, default, what it is).
+pub const RESPONDER_OPTIONS: &[(&str, &str, &str, &str)] = &[
+    ("head_timeout", "duration", "10s", "How long a request's head may take to come in."),
+    ("body_timeout", "duration", "60s", "Longest time between two pieces of a body that the application waits for."),
+    ("write_timeout", "duration", "60s", "Longest time between two pieces of an answer that the web server takes."),
+    ("keep_idle", "duration", "15s", "How long a kept connection may idle."),
+    (
+        "leave_grace",
+        "duration",
+        "100ms",
+        "How long a worker that leaves waits for the next request of a kept connection.",
+    ),
+    ("keep_max", "count", "32", "Connections kept at most, per worker."),
+    ("keep_conn", "yes or no", "yes", "Whether connections are kept when the web server asks for it."),
+    ("drop_proxy_header", "yes or no", "yes", "Whether HTTP_PROXY is left out of the params (httpoxy)."),
+    ("web_server_addrs", "text", "", "Addresses that may connect over TCP, with commas; empty: all."),
+    ("params_bytes", "size", "256K", "Longest head of a request."),
+    ("params_count", "count", "1024", "Most params of a request."),
+    ("value_len", "size", "128K", "Longest value of a param."),
+    ("spill_max", "size", "256M", "Most bytes of body held while the application writes and does not read."),
+];
+
+/// An option that there is not, or a value that it cannot have; one sentence.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct WrongOption {
+    code: Code,
+    text: String,
+}
+
+impl Coded for WrongOption {
+    fn code(&self) -> Code {
+        self.code
+    }
+}
+
+impl ResponderOptions {
+    /// Sets an option of [`RESPONDER_OPTIONS`] as a person writes it; dashes are taken for underscores.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), WrongOption> {
+        let wrong =
+            |what: &str| WrongOption { code: Code::InvalidOption, text: format!("{name}: {value:?}: expected {what}") };
+        let yes = || match value.to_ascii_lowercase().as_str() {
+            "1" | "yes" | "true" | "on" => Ok(true),
+            "0" | "no" | "false" | "off" => Ok(false),
+            _ => Err(wrong("yes or no")),
+        };
+        let count = || value.parse::<usize>().map_err(|_| wrong("a whole number"));
+        let size = || parse_size(value).map_err(|_| wrong("a size such as 64K"));
+        let bytes = || size().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+        let duration = || parse_duration_ms(value).map_err(|_| wrong("a duration such as 5s"));
+        match name.replace('-', "_").as_str() {
+            "head_timeout" => self.head_timeout_ms = duration()?,
+            "body_timeout" => self.body_timeout_ms = duration()?,
+            "write_timeout" => self.write_timeout_ms = duration()?,
+            "keep_idle" => self.keep_idle_ms = duration()?,
+            "leave_grace" => self.leave_grace_ms = duration()?,
+            "keep_max" => self.keep_max = count()?,
+            "keep_conn" => self.keep_conn = yes()?,
+            "drop_proxy_header" => self.drop_proxy_header = yes()?,
+            "web_server_addrs" => self.web_server_addrs = Some(parse_web_server_addrs(value)),
+            "params_bytes" => self.limits.params_bytes = bytes()?,
+            "params_count" => self.limits.params_count = count()?,
+            "value_len" => self.limits.value_len = bytes()?,
+            "spill_max" => self.spill_max = size()?,
+            _ => {
+                let text = format!("{name}: a responder has no such option");
+                return Err(WrongOption { code: Code::UnknownOption, text });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -112,4 +186,29 @@ pub struct Stats {
     pub timeouts: u64,
     /// Requests that the web server gave up.
     pub aborted: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_option_of_the_table_can_be_set_and_its_default_changes_nothing() {
+        let mut options = ResponderOptions::default();
+        for (name, _, default, _) in RESPONDER_OPTIONS.iter().filter(|row| !row.2.is_empty()) {
+            options.set(name, default).unwrap();
+        }
+        assert_eq!(options, ResponderOptions::default());
+        options.set("web-server-addrs", "127.0.0.1").unwrap();
+        assert!(options.web_server_addrs.is_some());
+        for (name, kind, ..) in RESPONDER_OPTIONS.iter().filter(|row| row.1 != "text") {
+            let fault = options.set(name, "no such value").unwrap_err();
+            assert_eq!(fault.code(), Code::InvalidOption);
+            assert!(
+                fault.to_string().contains(kind.split(' ').next_back().unwrap_or(kind)) || *kind == "count",
+                "{fault}"
+            );
+        }
+        assert_eq!(options.set("workers", "1").unwrap_err().code(), Code::UnknownOption);
+    }
 }

@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--autoreload", metavar="DIR", nargs="?", const=".", action="append",
                       help="reload when a source file below DIR (default: here) has changed; for development")
     made.add_argument("--path", metavar="DIR", action="append", help="look for the application's module here too; may be repeated")
+    made.add_argument("--chdir", metavar="DIR", help="change to this folder before anything is looked for")
     made.add_argument("--config", metavar="FILE", help="TOML file with these options; flags win over it (Python 3.11 or newer)")
     # JSON: what an upgrade executes in place of this command; `manage.py runfcgi` says it.
     made.add_argument("--image", help=argparse.SUPPRESS)

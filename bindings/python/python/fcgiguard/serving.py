@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from . import loading, upgrading, wsgi
-from ._fcgiguard import Crew, Request, Responder, Worker, is_listening
+from ._fcgiguard import Crew, Request, Responder, Worker, is_listening, responder_option_table
 from .autoreload import Watcher
 from .errors import Error, make, together
 from .pool import Pool
@@ -23,20 +23,7 @@ from .pool import Pool
 log = logging.getLogger("fcgiguard")
 
 #: Options of the responder, which are not in the pool's table: (name, kind, default, text).
-RESPONDER_OPTIONS = (
-    ("head_timeout", "duration", "10s", "How long a request's head may take to come in."),
-    ("body_timeout", "duration", "60s", "Longest time between two pieces of a body that the application waits for."),
-    ("write_timeout", "duration", "60s", "Longest time between two pieces of an answer that the web server takes."),
-    ("keep_idle", "duration", "15s", "How long a kept connection may idle."),
-    ("keep_max", "count", "32", "Connections kept at most, per worker."),
-    ("keep_conn", "yes or no", "yes", "Whether connections are kept when the web server asks for it."),
-    ("drop_proxy_header", "yes or no", "yes", "Whether HTTP_PROXY is left out of the params (httpoxy)."),
-    ("web_server_addrs", "text", "", "Addresses that may connect over TCP, with commas; empty: all."),
-    ("params_bytes", "size", "256K", "Longest head of a request."),
-    ("params_count", "count", "1024", "Most params of a request."),
-    ("value_len", "size", "128K", "Longest value of a param."),
-    ("spill_max", "size", "256M", "Most bytes of body held while the application writes and does not read."),
-)
+RESPONDER_OPTIONS = responder_option_table()
 
 
 def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

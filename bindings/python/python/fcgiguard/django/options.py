@@ -19,8 +19,8 @@ RENAMED = {
 }
 #: Old names that need a look.
 OLD = ("host", "port", "socket", "method", "protocol", "daemonize", "debug", "outlog", "errlog")
-#: Ours that `serve` knows beside the table.
-EXTRA = ("mount", "preload", "asgi", "threads", "autoreload")
+#: Ours that `serve` or its command knows beside the table.
+EXTRA = ("chdir", "mount", "preload", "asgi", "threads", "autoreload")
 
 DAEMONIZE = """daemonize: refused, since a process that puts itself into the background cannot be watched: when it dies, nobody starts
 it again. Leave it out and let a supervisor start it in the foreground, which brings it back and keeps its log:

@@ -47,6 +47,7 @@ class Command(BaseCommand):
         parser.add_argument("--preload", action="store_true", default=None, help="load the site once, before the first fork")
         parser.add_argument("--threads", metavar="COUNT", help="requests that a worker serves at once; default: 1")
         parser.add_argument("--mount", metavar="PATH", help="where the site is mounted, such as /app")
+        parser.add_argument("--chdir", metavar="DIR", help="change to this folder before anything is looked for")
         parser.add_argument("--noreload", action="store_true", help="do not look for changed code under DEBUG")
         parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="default: info")
         old = parser.add_argument_group("options of Django's old runfcgi")

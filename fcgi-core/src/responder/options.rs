@@ -122,7 +122,8 @@ impl ResponderOptions {
             "value_len" => self.limits.value_len = bytes()?,
             "spill_max" => self.spill_max = size()?,
             _ => {
-                let text = format!("{name}: a responder has no such option");
+                let known: Vec<&str> = RESPONDER_OPTIONS.iter().map(|row| row.0).collect();
+                let text = format!("{name}: a responder has no such option ({})", known.join(", "));
                 return Err(WrongOption { code: Code::UnknownOption, text });
             }
         }

@@ -12,6 +12,7 @@ struct World {
     ended: Option<(i32, String)>,
     /// What was asked for since the last look, but for notices.
     asked: Vec<Action>,
+    told: Vec<Notice>,
 }
 
 impl World {
@@ -22,8 +23,15 @@ impl World {
         }
         assert!(options.validate().is_empty(), "{:?}", options.validate());
         let policy = Policy::new(&options, 7);
-        let mut world =
-            World { policy, now: 1000, next_pid: 100, finished: Vec::new(), ended: None, asked: Vec::new() };
+        let mut world = World {
+            policy,
+            now: 1000,
+            next_pid: 100,
+            finished: Vec::new(),
+            ended: None,
+            asked: Vec::new(),
+            told: Vec::new(),
+        };
         world.event(Event::Start);
         world
     }
@@ -44,7 +52,7 @@ impl World {
                 }
                 Action::Finished { change, result } => self.finished.push((*change, result.clone())),
                 Action::Ended { code, reason } => self.ended = Some((*code, reason.clone())),
-                Action::Tell(_) => {}
+                Action::Tell(notice) => self.told.push(notice.clone()),
                 _ => self.asked.push(action),
             }
         }
@@ -452,14 +460,14 @@ fn a_complete_pool_is_not_degraded_for_ever_after_a_reload_that_failed() {
 
 #[test]
 fn scaling_up_again_and_again_stays_within_the_scoreboard() {
-    let mut options = PoolOptions::default();
-    options.set("workers", "4").unwrap();
-    let lines = options.lines();
+    let lines = 40;
     let mut world = World::new(&[("workers", "4")]);
+    world.policy.limit_lines(lines);
     for change in 0..5 {
         world.event(Event::Scale { change, workers: 10_000 });
         world.all_ready();
     }
+    assert_eq!(world.policy.workers.len(), 20, "half of the lines: a reload wants the others");
     assert!(world.policy.workers.iter().all(|w| w.slot < lines), "{lines} lines");
 }
 
@@ -828,4 +836,271 @@ fn without_room_for_more_workers_a_reload_takes_one_away_at_a_time_after_the_can
     world.policy.workers[0].recycle = Some("test");
     world.pass(1);
     assert_eq!((world.slots(Phase::Ready).len(), world.spawned()), (3, 1));
+}
+
+// What the mutants showed to be seen by no test: numbers, and the exact moment of each deadline.
+
+#[test]
+fn the_limits_of_recycling_are_spread_downwards_by_the_jitter_and_the_same_for_the_same_seed() {
+    let mut world =
+        World::new(&[("workers", "300"), ("max_requests", "1000"), ("max_lifetime", "50s"), ("jitter", "10")]);
+    let limits: Vec<u64> = (0..300).filter_map(|slot| world.policy.request_limit(slot)).collect();
+    assert_eq!((limits.len(), limits.iter().min(), limits.iter().max()), (300, Some(&900), Some(&1000)));
+    let lives = || world.policy.workers.iter().map(|w| w.life_limit);
+    assert_eq!((lives().min(), lives().max()), (Some(45_000), Some(50_000)));
+    assert_eq!(world.policy.request_limit(300), None, "no such worker");
+    assert_eq!(World::new(&[]).policy.request_limit(0), None, "no limit");
+    // The published sequence of splitmix64 from 0.
+    world.policy.seed = 0;
+    assert_eq!((world.policy.random(), world.policy.random()), (0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4));
+}
+
+#[test]
+fn every_counter_counts_what_its_name_says() {
+    let mut world = World::new(&[("workers", "3"), ("max_requests", "100"), ("jitter", "0"), ("stop_timeout", "1s")]);
+    world.all_ready();
+    world.pass(5000);
+    // One crashes, one leaves by itself, one is due and has to be KILLed; a start fails, and a reload does.
+    let sample = Sample { slot: 0, busy: false, busy_since: 0, deadline: 0, requests: 7, memory: None };
+    world.event(Event::Samples { workers: vec![sample], queue: None });
+    world.event(Event::Exited { slot: 0, ended: Ended::Signal(11), served: 6 });
+    world.all_ready();
+    world.pass(2000);
+    world.event(Event::Exited { slot: 1, ended: Ended::Code(0), served: 50 });
+    world.all_ready();
+    let sample = Sample { slot: 2, busy: false, busy_since: 0, deadline: 0, requests: 100, memory: None };
+    world.event(Event::Samples { workers: vec![sample], queue: None });
+    world.all_ready();
+    assert_eq!(world.slots(Phase::Leaving), [2]);
+    world.pass(1000);
+    world.event(Event::Exited { slot: 2, ended: Ended::Signal(9), served: 101 });
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.exit(slot, 1);
+    let counters = Counters {
+        spawned: 7,
+        ready: 6,
+        exited: 4,
+        served: 7 + 50 + 101 + 5,
+        failed_starts: 1,
+        crashed: 1,
+        recycled: 1,
+        killed: 1,
+        reloads_ok: 0,
+        reloads_failed: 1,
+        upgrades: 0,
+    };
+    assert_eq!(world.policy.status().counters, counters);
+    world.pass(5000);
+    world.event(Event::Reload { change: 2, reason: "test".into() });
+    world.all_ready();
+    assert_eq!(world.policy.status().counters.reloads_ok, 1);
+}
+
+#[test]
+fn an_exit_is_told_with_its_status_and_is_a_warning_only_when_nobody_asked_for_it() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.all_ready();
+    world.pass(5000);
+    let told = |world: &mut World| {
+        let notices: Vec<Notice> = std::mem::take(&mut world.told);
+        let exit = notices.into_iter().find(|n| n.kind == "worker_exited").unwrap();
+        (exit.level, exit.status, exit.worker.map(|w| (w.slot, w.pid, w.generation)))
+    };
+    world.exit(0, 3);
+    assert_eq!(told(&mut world), (Level::Warning, 3 << 8, Some((0, 101, 1))));
+    world.all_ready();
+    world.event(Event::Exited { slot: 1, ended: Ended::Signal(11), served: 5 });
+    assert_eq!(told(&mut world), (Level::Warning, 11, Some((1, 102, 1))));
+    world.all_ready();
+    world.exit(2, 0);
+    assert_eq!(told(&mut world), (Level::Info, 0, Some((2, 103, 1))));
+    world.all_ready();
+    world.event(Event::Scale { change: 1, workers: 2 });
+    let slot = world.slots(Phase::Leaving)[0];
+    world.exit(slot, 1);
+    assert_eq!(told(&mut world).0, Level::Info, "it was asked to leave");
+    world.event(Event::Stop { change: 2 });
+    world.exit(world.slots(Phase::Leaving)[0], 1);
+    assert_eq!(told(&mut world).0, Level::Info, "the pool stops");
+    assert!(world.told.iter().all(|n| n.status == -1));
+}
+
+#[test]
+fn a_worker_that_dies_before_it_is_ready_is_told_with_its_own_last_status() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.event(Event::Status { slot: 1, text: "loading".into() });
+    world.exit(1, 4);
+    let failed = world.told.iter().find(|n| n.kind == "start_failed").unwrap();
+    assert!(
+        failed.text.starts_with("a worker exited with status 4 before it was ready: loading; 1 "),
+        "{}",
+        failed.text
+    );
+    world.told.clear();
+    world.exit(0, 4);
+    let failed = world.told.iter().find(|n| n.kind == "start_failed").unwrap();
+    assert!(failed.text.starts_with("a worker exited with status 4 before it was ready; 2 "), "{}", failed.text);
+}
+
+#[test]
+fn a_fatal_failure_ends_the_pool_with_the_code_for_giving_up_and_never_with_0() {
+    for (given, code) in [("0", 1), ("42", 42)] {
+        let mut world = World::new(&[("workers", "1"), ("give_up_code", given)]);
+        world.event(Event::Fatal { slot: 0, why: "no license".into() });
+        world.exit(0, 1);
+        assert_eq!(world.ended, Some((code, "a worker declared a fatal failure: no license".into())));
+    }
+}
+
+#[test]
+fn ready_counts_once_and_only_for_a_worker_that_starts() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.now = 1500;
+    world.event(Event::Ready { slot: 0, how: ReadyHow::Said });
+    assert_eq!(world.told.last().unwrap().text, "ready after 500 ms");
+    world.pass(1000);
+    world.event(Event::Ready { slot: 0, how: ReadyHow::Alive });
+    assert_eq!(world.policy.status().counters.ready, 1);
+    assert_eq!((world.policy.workers[0].ready_at, world.policy.workers[0].how), (1500, Some(ReadyHow::Said)));
+    world.event(Event::Stop { change: 1 });
+    world.event(Event::Ready { slot: 0, how: ReadyHow::Said });
+    assert_eq!(world.slots(Phase::Leaving), [0], "it has been asked to leave");
+}
+
+#[test]
+fn a_start_is_given_up_at_its_timeout_and_not_before() {
+    let mut world = World::new(&[("workers", "1"), ("start_timeout", "7s")]);
+    assert_eq!(world.policy.next_deadline(), Some(8000));
+    world.policy.tick(7999);
+    assert!(!world.policy.has_actions());
+    world.policy.tick(8000);
+    assert!(world.policy.has_actions());
+    assert_eq!(world.slots(Phase::Killed), [0]);
+}
+
+#[test]
+fn a_worker_is_replaced_at_the_end_of_its_lifetime_and_not_before() {
+    let mut world = World::new(&[("workers", "1"), ("max_lifetime", "10s"), ("jitter", "0")]);
+    world.now = 2000;
+    world.all_ready();
+    world.spawned();
+    assert_eq!(world.policy.next_deadline(), Some(12_000));
+    world.policy.tick(11_999);
+    assert!(!world.policy.has_actions());
+    world.now = 12_000;
+    world.pass(0);
+    assert_eq!(world.spawned(), 1);
+    assert_eq!(world.policy.status().workers[0].to_replace, Some("max_lifetime reached"));
+}
+
+#[test]
+fn one_that_leaves_is_asked_again_and_killed_each_at_its_time() {
+    let mut world = World::new(&[("workers", "1"), ("stop_timeout", "1s"), ("drain_repeat", "400ms")]);
+    world.all_ready();
+    world.now = 5000;
+    world.event(Event::Stop { change: 1 });
+    let mut seen = Vec::new();
+    world.asked.clear();
+    while let Some(at) = world.policy.next_deadline() {
+        world.policy.tick(at - 1);
+        assert!(!world.policy.has_actions(), "nothing before its time");
+        world.now = at;
+        world.policy.tick(at);
+        world.settle();
+        seen.push((at, world.asked.drain(..).map(|a| matches!(a, Action::Kill { .. })).collect::<Vec<_>>()));
+    }
+    assert_eq!(seen, [(5400, vec![false]), (5800, vec![false]), (6000, vec![true])]);
+}
+
+#[test]
+fn the_own_probe_runs_each_interval_while_somebody_could_answer() {
+    let mut world = World::new(&[("workers", "1"), ("self_probe", "5s")]);
+    let probes = |world: &mut World| world.asked.drain(..).filter(|a| matches!(a, Action::Probe)).count();
+    assert_eq!(world.policy.next_deadline(), Some(6000));
+    world.now = 6000;
+    world.pass(0);
+    assert_eq!((probes(&mut world), world.policy.next_deadline()), (0, Some(11_000)), "nobody is ready");
+    world.all_ready();
+    world.policy.tick(10_999);
+    assert!(!world.policy.has_actions());
+    world.now = 11_000;
+    world.pass(0);
+    assert_eq!((probes(&mut world), world.policy.next_deadline()), (1, Some(16_000)));
+    world.event(Event::Stop { change: 1 });
+    world.pass(10_000);
+    assert_eq!(probes(&mut world), 0, "not while it stops");
+}
+
+#[test]
+fn a_connection_wakes_an_ondemand_pool_only_when_nobody_else_would_take_it() {
+    let mut world = World::new(&[("sizing", "ondemand"), ("max_workers", "4"), ("idle_timeout", "1s")]);
+    assert!(world.policy.wants_wakeup(), "nobody is there");
+    world.samples(0, 1);
+    assert!(!world.policy.wants_wakeup(), "one starts");
+    world.all_ready();
+    assert!(!world.policy.wants_wakeup(), "one is ready");
+    world.samples(0, 0);
+    world.pass(1000);
+    world.samples(0, 0);
+    assert_eq!(world.slots(Phase::Leaving).len(), 1);
+    assert!(world.policy.wants_wakeup(), "the last one leaves");
+    world.pass(60_000);
+    assert_eq!(world.slots(Phase::Killed).len(), 1);
+    assert!(world.policy.wants_wakeup(), "and was KILLed");
+    world.policy.held = true;
+    assert!(!world.policy.wants_wakeup(), "the pool holds");
+    world.policy.held = false;
+    world.event(Event::Stop { change: 1 });
+    assert!(!world.policy.wants_wakeup(), "the pool stops");
+    assert!(!World::new(&[("workers", "1")]).policy.wants_wakeup(), "a static pool has its workers");
+}
+
+#[test]
+fn a_scoreboard_with_few_lines_lowers_the_target_to_half_of_them() {
+    let mut world = World::new(&[("workers", "9")]);
+    world.policy.limit_lines(12);
+    assert_eq!(world.policy.target(), 6);
+    world.policy.limit_lines(100);
+    assert_eq!((world.policy.lines, world.policy.target()), (12, 6), "it does not grow again");
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    assert_eq!(world.policy.generation(), 2);
+}
+
+#[test]
+fn a_request_may_extend_its_deadline_and_is_soft_signalled_then_killed_at_the_very_time() {
+    let mut world = World::new(&[("workers", "1"), ("request_timeout", "3s"), ("request_kill_after", "1s")]);
+    world.all_ready();
+    world.asked.clear();
+    let look = |world: &mut World, now: u64, deadline: u64| {
+        world.now = now;
+        let sample = Sample { slot: 0, busy: true, busy_since: 1000, deadline, requests: 1, memory: None };
+        world.event(Event::Samples { workers: vec![sample], queue: Some((0, 9)) });
+        world.asked.drain(..).count()
+    };
+    assert_eq!((look(&mut world, 3999, 0), world.policy.next_deadline()), (0, Some(4000)));
+    assert_eq!((look(&mut world, 3999, 9000), world.policy.next_deadline()), (0, Some(9000)), "extended");
+    assert!(!world.policy.wants_samples(8999) && world.policy.wants_samples(9000));
+    assert_eq!(look(&mut world, 8999, 9000), 0);
+    assert_eq!((look(&mut world, 9000, 9000), world.policy.next_deadline()), (1, Some(10_000)), "softened");
+    assert!(!world.policy.wants_samples(9999) && world.policy.wants_samples(10_000));
+    assert_eq!(look(&mut world, 9999, 9000), 0);
+    assert_eq!(look(&mut world, 10_000, 9000), 2, "KILLed, and its successor");
+}
+
+#[test]
+fn a_request_timeout_only_under_a_queue_waits_for_one() {
+    let settings = [("workers", "1"), ("request_timeout", "3s"), ("request_timeout_only_queued", "yes")];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.asked.clear();
+    let look = |world: &mut World, queue| {
+        let sample = Sample { slot: 0, busy: true, busy_since: 1000, deadline: 0, requests: 1, memory: None };
+        world.event(Event::Samples { workers: vec![sample], queue });
+        world.asked.drain(..).count()
+    };
+    world.now = 5000;
+    assert_eq!(look(&mut world, Some((0, 9))), 0);
+    assert!(!world.policy.wants_samples(6000));
+    assert_eq!(look(&mut world, Some((1, 9))), 1, "somebody waits");
 }

@@ -194,7 +194,7 @@ def one(program, number, timeout, arguments, groups):
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--jobs", type=int, default=os.cpu_count())
-    arguments.add_argument("--timeout", type=int, default=10, help="seconds of processor time")
+    arguments.add_argument("--timeout", type=int, default=2, help="seconds of processor time, twenty times what the tests take")
     arguments.add_argument("--report", help="a file for the outcome of each mutant")
     arguments.add_argument("--only", help="an expression that the mutant's name matches")
     arguments.add_argument("mutants", help="what cargo mutants --list --json says")

@@ -1104,3 +1104,147 @@ fn a_request_timeout_only_under_a_queue_waits_for_one() {
     assert!(!world.policy.wants_samples(6000));
     assert_eq!(look(&mut world, Some((1, 9))), 1, "somebody waits");
 }
+
+/// A policy with these options that goes on where the world's is; not started yet.
+fn adopted(world: &World, settings: &[(&str, &str)], reload: Option<&str>) -> Policy {
+    let mut options = PoolOptions::default();
+    for (name, value) in settings {
+        options.set(name, value).unwrap();
+    }
+    let mut policy = Policy::new(&options, 1);
+    policy.adopt(world.now, world.policy.hand_over(), reload);
+    policy
+}
+
+#[test]
+fn a_new_image_keeps_the_limits_that_were_drawn_unless_the_option_is_new_lower_or_gone() {
+    let settings = [("workers", "1"), ("max_requests", "1000"), ("max_lifetime", "100s"), ("jitter", "0")];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.policy.workers[0].request_limit = 950;
+    world.policy.workers[0].life_limit = 95_000;
+    let limits = |policy: &Policy| (policy.workers[0].request_limit, policy.workers[0].life_limit);
+    assert_eq!(limits(&adopted(&world, &settings, None)), (950, 95_000), "as drawn");
+    let lower = [("workers", "1"), ("max_requests", "500"), ("max_lifetime", "50s"), ("jitter", "0")];
+    assert_eq!(limits(&adopted(&world, &lower, None)), (500, 50_000));
+    assert_eq!(limits(&adopted(&world, &[("workers", "1")], None)), (u64::MAX, u64::MAX), "gone");
+    let mut without = World::new(&[("workers", "1")]);
+    without.all_ready();
+    assert_eq!(limits(&adopted(&without, &settings, None)), (1000, 100_000), "new");
+}
+
+#[test]
+fn a_new_image_takes_over_what_runs_and_asks_again_for_what_was_not_started() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_ready();
+    world.event(Event::Scale { change: 1, workers: 3 });
+    world.policy.workers[2].pid = 0;
+    let policy = adopted(&world, &[("workers", "2")], None);
+    assert_eq!(policy.workers.iter().map(|w| (w.slot, w.pid)).collect::<Vec<_>>(), [(0, 101), (1, 102)]);
+    assert_eq!(
+        (policy.target(), policy.counters.upgrades, policy.counters.spawned),
+        (3, 1, 3),
+        "the size by hand stays"
+    );
+    let policy = adopted(&world, &[("workers", "4")], None);
+    assert_eq!(policy.target(), 4, "unless the options say something else");
+}
+
+#[test]
+fn a_dynamic_pool_keeps_its_size_over_an_upgrade_within_the_new_limits() {
+    let settings = [("sizing", "dynamic"), ("workers", "2"), ("max_workers", "8")];
+    let mut world = World::new(&settings);
+    for _ in 0..4 {
+        world.all_ready();
+        world.samples(8, 9);
+    }
+    assert_eq!(world.policy.target(), 8);
+    let sized = |max| adopted(&world, &[("sizing", "dynamic"), ("workers", "2"), ("max_workers", max)], None).target();
+    assert_eq!((sized("8"), sized("9"), sized("5")), (8, 8, 5));
+    let mut policy = Policy::new(&world.policy.options, 1);
+    policy.options.max_workers = 9;
+    policy.asked_size = [2, 9];
+    policy.limit_lines(6);
+    policy.adopt(world.now, world.policy.hand_over(), None);
+    assert_eq!(policy.target(), 3, "half of the lines");
+}
+
+#[test]
+fn whoever_waits_for_an_upgrade_is_answered_when_the_workers_serve() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.all_ready();
+    world.event(Event::Upgrade { change: 5 });
+    let answers = |policy: &mut Policy| {
+        let actions = std::iter::from_fn(|| policy.next_action());
+        actions
+            .filter_map(|a| match a {
+                Action::Finished { change, result } => Some((change, result.is_ok())),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut policy = adopted(&world, &[("workers", "1")], None);
+    assert_eq!(answers(&mut policy), [(5, true)]);
+    // The command is another one: the reload takes the change along.
+    let mut policy = adopted(&world, &[("workers", "1")], Some("other command"));
+    assert_eq!((answers(&mut policy), policy.generation()), (vec![], 2));
+    assert_eq!(policy.reload.as_ref().map(|r| r.changes.clone()), Some(vec![5]));
+    // A reload is under way: it comes after that one.
+    world.event(Event::Reload { change: 6, reason: "test".into() });
+    let mut policy = adopted(&world, &[("workers", "1")], Some("other command"));
+    assert_eq!((answers(&mut policy), policy.generation()), (vec![], 2));
+    assert_eq!(policy.next_reload, Some((vec![5], "other command".to_owned())));
+    // Another one waits already: it is joined.
+    world.event(Event::Reload { change: 7, reason: "test".into() });
+    let policy = adopted(&world, &[("workers", "1")], Some("other command"));
+    assert_eq!(policy.next_reload.map(|r| r.0), Some(vec![7, 5]));
+    // A stop needs no other workers.
+    world.event(Event::Stop { change: 8 });
+    let policy = adopted(&world, &[("workers", "1")], Some("other command"));
+    assert!(policy.is_stopping() && policy.reload.is_none() && policy.next_reload.is_none());
+}
+
+#[test]
+fn an_upgrade_that_fails_is_answered_once_and_another_may_be_asked_for() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.all_ready();
+    world.event(Event::Upgrade { change: 1 });
+    world.event(Event::Upgrade { change: 2 });
+    assert!(matches!(world.finished.as_slice(), [(2, Err(_))]), "one at a time: {:?}", world.finished);
+    world.event(Event::UpgradeChecked { result: Err("no such file".into()) });
+    world.event(Event::UpgradeChecked { result: Err("no such file".into()) });
+    assert_eq!(world.finished[1..], [(1, Err("no such file".into()))]);
+    world.asked.clear();
+    world.event(Event::UpgradeChecked { result: Ok(()) });
+    assert!(world.asked.is_empty(), "nobody asked");
+    world.event(Event::Upgrade { change: 3 });
+    world.event(Event::UpgradeChecked { result: Ok(()) });
+    assert!(matches!(world.asked.as_slice(), [Action::CheckUpgrade, Action::Reexec]), "{:?}", world.asked);
+}
+
+#[test]
+fn after_its_end_a_pool_answers_who_still_asks() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.event(Event::Quit);
+    world.exit(0, 1);
+    assert!(world.ended.is_some());
+    world.event(Event::Stop { change: 1 });
+    world.event(Event::Reload { change: 2, reason: "test".into() });
+    world.event(Event::Upgrade { change: 3 });
+    world.event(Event::Scale { change: 4, workers: 2 });
+    let answers: Vec<_> = world.finished.iter().map(|f| (f.0, f.1.is_ok())).collect();
+    assert_eq!(answers, [(1, true), (2, false), (3, false), (4, false)]);
+    assert_eq!(world.policy.next_deadline(), None);
+}
+
+#[test]
+fn a_step_changes_the_number_of_a_static_pool_and_the_ceiling_of_another() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.event(Event::Step { by: 2 });
+    assert_eq!(world.policy.target(), 5);
+    world.event(Event::Step { by: -9 });
+    assert_eq!(world.policy.target(), 1, "never none");
+    let mut world = World::new(&[("sizing", "dynamic"), ("workers", "2"), ("max_workers", "6")]);
+    world.event(Event::Step { by: -1 });
+    assert_eq!((world.policy.options.max_workers, world.policy.target()), (5, 2));
+}

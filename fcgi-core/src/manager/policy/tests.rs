@@ -1248,3 +1248,113 @@ fn a_step_changes_the_number_of_a_static_pool_and_the_ceiling_of_another() {
     world.event(Event::Step { by: -1 });
     assert_eq!((world.policy.options.max_workers, world.policy.target()), (5, 2));
 }
+
+#[test]
+fn a_canary_that_is_killed_is_tried_again_until_it_is_no_chance_any_more() {
+    let kill = |slot| Event::Exited { slot, ended: Ended::Signal(libc::SIGKILL), served: 0 };
+    let mut world = World::new(&[("workers", "2"), ("canary_time", "5s")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    for again in 0..8 {
+        world.all_ready();
+        let canary = world.policy.workers.iter().find(|w| w.generation == 2).unwrap().slot;
+        world.event(kill(canary));
+        assert!(world.finished.is_empty(), "{again}: {:?}", world.finished);
+    }
+    world.all_ready();
+    let canary = world.policy.workers.iter().find(|w| w.generation == 2).unwrap().slot;
+    world.event(kill(canary));
+    assert!(
+        matches!(world.finished.as_slice(), [(1, Err(why))] if why.contains("again and again")),
+        "{:?}",
+        world.finished
+    );
+    // While it starts, it shows at once that the new code cannot.
+    world.pass(60_000);
+    world.event(Event::Reload { change: 2, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.event(kill(slot));
+    assert!(matches!(world.finished[1..], [(2, Err(_))]), "{:?}", world.finished);
+}
+
+#[test]
+fn one_kill_while_it_starts_is_chance_and_presses_no_brake() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.event(Event::Exited { slot: 0, ended: Ended::Signal(libc::SIGKILL), served: 0 });
+    assert!(!world.policy.brake.is_pressed());
+    assert_eq!((world.policy.counters.failed_starts, world.slots(Phase::Starting).len()), (1, 2));
+}
+
+#[test]
+fn a_worker_is_young_for_just_under_a_second() {
+    for (age, pressed) in [(999, true), (1000, false)] {
+        let mut world = World::new(&[("workers", "1")]);
+        world.all_ready();
+        world.now += age;
+        world.exit(0, 1);
+        assert_eq!(world.policy.brake.is_pressed(), pressed, "{age} ms");
+        assert_eq!(world.policy.counters.failed_starts, u64::from(pressed));
+    }
+}
+
+#[test]
+fn only_so_many_failed_starts_as_asked_are_given_up() {
+    for (after, failures, ends) in [("3", 2, false), ("3", 3, true)] {
+        let mut world = World::new(&[("workers", "1"), ("give_up_after", after), ("on_crash", "exit")]);
+        for _ in 0..failures {
+            world.pass(30_000);
+            world.exit(world.slots(Phase::Starting)[0], 1);
+        }
+        assert_eq!(world.ended.is_some(), ends, "{failures} of {after}");
+    }
+}
+
+#[test]
+fn a_dynamic_pool_grows_by_what_is_missing_at_most_doubled_and_shrinks_by_what_was_never_used() {
+    let settings = [
+        ("sizing", "dynamic"),
+        ("workers", "4"),
+        ("min_workers", "2"),
+        ("max_workers", "20"),
+        ("min_spare", "2"),
+        ("max_spare", "3"),
+        ("idle_timeout", "10s"),
+    ];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.samples(2, 2);
+    assert_eq!(world.policy.target(), 4, "two are idle: enough for two that wait, and to spare");
+    world.samples(3, 0);
+    assert_eq!(world.policy.target(), 5, "one to spare is missing");
+    world.samples(3, 2);
+    assert_eq!(world.policy.target(), 5, "one comes already");
+    world.all_ready();
+    world.samples(5, 50);
+    assert_eq!(world.policy.target(), 10, "doubled and no more");
+    world.samples(5, 6);
+    assert_eq!(world.policy.target(), 11, "five come, six wait");
+    world.all_ready();
+    world.samples(11, 50);
+    assert_eq!(world.policy.target(), 20, "the ceiling");
+    world.all_ready();
+    let begun = world.now;
+    for (at, busy, target) in [(0, 12, 20), (5000, 10, 20), (9999, 11, 20), (10_000, 10, 15)] {
+        world.now = begun + at;
+        world.samples(busy, 0);
+        assert_eq!(world.policy.target(), target, "at {at}: 8 were idle at least, 3 may be");
+    }
+    for slot in world.slots(Phase::Leaving) {
+        world.exit(slot, 0);
+    }
+    for at in [20_000, 30_000, 40_000, 50_000] {
+        world.now = begun + at;
+        world.samples(0, 0);
+        world.now += 1;
+        world.samples(0, 0);
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert_eq!(world.policy.target(), 3, "what may be idle stays");
+}

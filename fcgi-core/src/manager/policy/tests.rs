@@ -1358,3 +1358,54 @@ fn a_dynamic_pool_grows_by_what_is_missing_at_most_doubled_and_shrinks_by_what_w
     }
     assert_eq!(world.policy.target(), 3, "what may be idle stays");
 }
+
+#[test]
+fn under_the_brake_the_one_on_trial_has_to_live_for_a_second_before_the_next_is_started() {
+    let mut world = World::new(&[("workers", "3"), ("restart_delay", "100ms"), ("restart_factor", "1.5")]);
+    world.exit(0, 1);
+    world.exit(1, 1);
+    world.all_ready();
+    world.spawned();
+    // Any event will do: what is wanted is looked at after each.
+    let starts = |world: &mut World, now| {
+        world.now = now;
+        world.event(Event::Status { slot: 9, text: String::new() });
+        world.spawned()
+    };
+    assert_eq!((starts(&mut world, 1149), starts(&mut world, 1150)), (0, 1), "the one that serves was no trial");
+    assert_eq!(starts(&mut world, 1200), 0, "one at a time");
+    world.all_ready();
+    assert_eq!((starts(&mut world, 2199), starts(&mut world, 2200)), (0, 1));
+}
+
+#[test]
+fn nothing_is_started_before_the_start() {
+    let mut policy = Policy::new(&PoolOptions::default(), 1);
+    policy.handle(0, Event::Step { by: 1 });
+    assert!(std::iter::from_fn(|| policy.next_action()).all(|a| matches!(a, Action::Tell(_))));
+}
+
+#[test]
+fn who_quits_twice_kills_once() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_ready();
+    world.asked.clear();
+    world.event(Event::Quit);
+    world.event(Event::Quit);
+    let kills = world.asked.iter().filter(|a| matches!(a, Action::Kill { .. })).count();
+    assert_eq!((kills, world.policy.counters.killed), (2, 2));
+}
+
+#[test]
+fn a_pool_that_holds_is_told_once_however_many_fail() {
+    let settings = [("workers", "4"), ("max_failures", "1"), ("failure_action", "hold"), ("failure_grace", "0")];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.pass(5000);
+    for slot in 0..3 {
+        world.exit(slot, 1);
+        world.pass(1000);
+    }
+    assert_eq!(world.told.iter().filter(|n| n.kind == "held").count(), 1);
+    assert_eq!((world.policy.status().state, world.policy.workers.len()), ("holding", 1));
+}

@@ -1409,3 +1409,66 @@ fn a_pool_that_holds_is_told_once_however_many_fail() {
     assert_eq!(world.told.iter().filter(|n| n.kind == "held").count(), 1);
     assert_eq!((world.policy.status().state, world.policy.workers.len()), ("holding", 1));
 }
+
+#[test]
+fn a_reload_that_does_not_end_is_given_up_at_its_timeout_and_not_before() {
+    let mut world = World::new(&[("workers", "2"), ("reload_timeout", "20s"), ("start_timeout", "0")]);
+    world.all_ready();
+    world.now = 5000;
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    assert_eq!(world.policy.next_deadline(), Some(25_000));
+    world.policy.tick(24_999);
+    assert!(!world.policy.has_actions());
+    world.now = 25_000;
+    world.pass(0);
+    assert!(
+        matches!(world.finished.as_slice(), [(1, Err(why))] if why.contains("reload_timeout")),
+        "{:?}",
+        world.finished
+    );
+    let mut world = World::new(&[("workers", "2"), ("start_timeout", "0")]);
+    world.all_ready();
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    assert_eq!(world.policy.next_deadline(), None, "no timeout");
+    world.pass(1_000_000);
+    assert!(world.finished.is_empty());
+}
+
+#[test]
+fn a_canary_is_looked_at_when_its_time_is_over() {
+    let mut world = World::new(&[("workers", "1"), ("canary_time", "5s"), ("start_timeout", "0")]);
+    world.all_ready();
+    world.now = 7000;
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.all_ready();
+    assert_eq!(world.policy.next_deadline(), Some(12_000));
+    world.now = 12_000;
+    world.pass(0);
+    let wanted = "generation 2 serves with 1 workers after 5000 ms; 1 old still finish their request";
+    assert_eq!(world.finished, [(1, Ok(wanted.to_owned()))]);
+    assert_eq!(world.policy.status().workers[0].why_leaving, "replaced by a newer generation");
+}
+
+#[test]
+fn a_notice_names_its_worker_and_has_no_status_but_at_an_exit() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.event(Event::Ready { slot: 1, how: ReadyHow::Said });
+    let notice = world.told.last().unwrap();
+    let who = notice.worker.map(|w| (w.slot, w.pid, w.generation));
+    assert_eq!((notice.kind, notice.status, who), ("worker_ready", -1, Some((1, 102, 1))));
+    world.all_ready();
+    world.event(Event::Scale { change: 1, workers: 2 });
+    assert_eq!(world.policy.status().workers[0].why_leaving, "no longer needed");
+}
+
+#[test]
+fn too_much_memory_is_more_than_the_limit_in_so_many_samples_in_a_row() {
+    let mut world = World::new(&[("workers", "1"), ("max_memory", "100"), ("memory_samples", "2")]);
+    world.all_ready();
+    world.spawned();
+    for (memory, replaced) in [(101, 0), (100, 0), (101, 0), (101, 1)] {
+        let sample = Sample { slot: 0, busy: false, busy_since: 0, deadline: 0, requests: 0, memory: Some(memory) };
+        world.event(Event::Samples { workers: vec![sample], queue: None });
+        assert_eq!(world.spawned(), replaced, "{memory}");
+    }
+}

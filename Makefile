@@ -11,7 +11,7 @@ BIN := target/release/fcgiguard
 .DEFAULT_GOAL := help
 
 # Scripts of parts that arrive on their own: tests/NAME/run each, listed and made into a target when present.
-OPTIONAL := bench sim chaos peers fuzz soak wire faults scale package
+OPTIONAL := bench sim chaos peers fuzz soak wire faults scale package mutants
 PRESENT := $(foreach part,$(OPTIONAL),$(if $(wildcard tests/$(part)/run),$(part)))
 
 .PHONY: help

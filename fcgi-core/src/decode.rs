@@ -170,3 +170,63 @@ impl Decoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of STDIN of request 1.
+    fn record(content: &[u8], padding: usize) -> Vec<u8> {
+        let mut bytes = vec![1, 5, 0, 1, 0, content.len() as u8, padding as u8, 0];
+        bytes.extend_from_slice(content);
+        bytes.extend(std::iter::repeat_n(0xee, padding));
+        bytes
+    }
+
+    #[test]
+    fn the_quick_way_for_whole_records_sees_what_the_slow_way_sees() {
+        let stream = [record(b"abc", 5), record(b"defgh", 0), record(b"i", 2), record(b"jk", 1)].concat();
+        let (mut quick, mut slow) = (Decoder::new(), Decoder::new());
+        let (mut left, mut right) = (&stream[..], &stream[..]);
+        let mut found = Vec::new();
+        for _ in 0..4 {
+            let chunk = quick.next_whole(&mut left, RecordType::Stdin, 1).unwrap();
+            assert_eq!(Some(chunk), slow.next(&mut right).unwrap());
+            assert_eq!((quick.offset(), quick.padding_left()), (slow.offset(), slow.padding_left()));
+            found.push((chunk.at, chunk.bytes, chunk.first && chunk.last, quick.padding_left()));
+        }
+        let wanted: [(u64, &[u8], bool, usize); 4] =
+            [(0, b"abc", true, 5), (16, b"defgh", true, 0), (29, b"i", true, 2), (40, b"jk", true, 1)];
+        assert_eq!(found, wanted);
+        assert_eq!((quick.offset(), left), (50, &[0xee][..]), "the last padding is still to come");
+        // Both ways may be mixed.
+        let mut mixed = Decoder::new();
+        let mut input = &stream[..];
+        mixed.next(&mut input).unwrap();
+        assert_eq!(
+            mixed.next_whole(&mut input, RecordType::Stdin, 1).map(|c| (c.at, c.bytes)),
+            Some((16, &b"defgh"[..]))
+        );
+    }
+
+    #[test]
+    fn the_quick_way_takes_nothing_of_what_is_not_for_it() {
+        let whole = record(b"abc", 1);
+        let refuse = |decoder: &mut Decoder, bytes: &[u8], kind, id| {
+            let (mut input, offset) = (bytes, decoder.offset());
+            assert_eq!(decoder.next_whole(&mut input, kind, id), None);
+            assert_eq!((input, decoder.offset()), (bytes, offset));
+        };
+        let mut decoder = Decoder::new();
+        refuse(&mut decoder, &whole, RecordType::Data, 1);
+        refuse(&mut decoder, &whole, RecordType::Stdin, 2);
+        refuse(&mut decoder, &record(b"", 0), RecordType::Stdin, 1);
+        refuse(&mut decoder, &whole[..10], RecordType::Stdin, 1);
+        refuse(&mut decoder, &[2, 5, 0, 1, 0, 1, 0, 0, b'a'], RecordType::Stdin, 1);
+        // In a header that has arrived in part, and in a record's content.
+        assert_eq!(decoder.next(&mut &whole[..4]).unwrap(), None);
+        refuse(&mut decoder, &whole, RecordType::Stdin, 1);
+        assert!(decoder.next(&mut &whole[4..9]).unwrap().is_some_and(|chunk| chunk.first && !chunk.last));
+        refuse(&mut decoder, &whole, RecordType::Stdin, 1);
+    }
+}

@@ -182,3 +182,124 @@ fn nothing_in_the_page_can_break_out_of_its_place() {
     assert!(!page.contains("http://") && !page.contains("https://"), "nothing is fetched from anywhere");
     assert!(page.contains("<td class=\"text good\">ready</td>") && page.contains("8.5s"), "{page}");
 }
+
+#[test]
+fn the_json_says_of_each_worker_and_of_the_pool_what_there_is() {
+    let json =
+        lived().to_json("p", &["a".to_owned(), "b".to_owned()], 10_000, |slot| ["library", "line"][slot as usize % 2]);
+    let pool = "{\"pool\":\"p\",\"state\":\"running\",\"listen\":[\"a\",\"b\"],\"generation\":2,\"target\":3,\"requests\":32,\
+                \"queue\":4,\"queue_limit\":511,\"failed_starts_in_a_row\":0,\"next_try_ms\":0,\"counters\":{\"spawned\":7,\
+                \"ready\":7,\"exited\":1,\"failed_starts\":0,\"crashed\":1,\"recycled\":0,\"killed\":0,\"reloads_ok\":1,\
+                \"reloads_failed\":0,\"upgrades\":0},\"last_reload\":{\"age_ms\":497,";
+    assert!(json.starts_with(pool), "{json}");
+    let busy =
+        "{\"slot\":1,\"pid\":101,\"generation\":1,\"phase\":\"leaving\",\"cooperates\":\"line\",\"ready\":\"said\",\
+                \"age_ms\":9000,\"requests\":10,\"busy_ms\":8500,\"memory\":12000000,\
+                \"why_leaving\":\"replaced by a newer generation\"}";
+    assert!(json.contains(busy), "{json}");
+    let idle =
+        "{\"slot\":5,\"pid\":105,\"generation\":2,\"phase\":\"ready\",\"cooperates\":\"line\",\"ready\":\"said\",\
+                \"age_ms\":498,\"requests\":0,\"busy_ms\":-1,\"memory\":0}]}";
+    assert!(json.ends_with(idle), "{json}");
+}
+
+/// A pool whose last reload failed and whose starts do: braked, one worker alive by time alone.
+fn troubled() -> Policy {
+    let mut options = PoolOptions::default();
+    for (name, value) in [("workers", "2"), ("restart_delay", "3s")] {
+        options.set(name, value).unwrap();
+    }
+    let mut policy = Policy::new(&options, 1);
+    policy.handle(1000, Event::Start);
+    assert_eq!(policy.status().state, "starting");
+    policy.handle(1000, Event::Ready { slot: 0, how: ReadyHow::Alive });
+    assert_eq!(policy.status().state, "starting", "one is still missing");
+    policy.handle(1000, Event::Ready { slot: 1, how: ReadyHow::Said });
+    assert_eq!(policy.status().state, "running");
+    policy.handle(5000, Event::Reload { change: 1, reason: "test".to_owned() });
+    assert_eq!(policy.status().state, "reloading");
+    while policy.next_action().is_some() {}
+    policy.handle(5000, Event::Exited { slot: 2, ended: Ended::Code(1), served: 0 });
+    policy
+}
+
+#[test]
+fn a_brake_and_a_failed_reload_are_shown_with_their_times() {
+    let policy = troubled();
+    let status = policy.status();
+    assert_eq!((status.state, status.next_try, status.failures), ("degraded", 8000, 1));
+    let json = status.to_json("p", &[], 5500, |_| "library");
+    assert!(json.contains("\"failed_starts_in_a_row\":1,\"next_try_ms\":2500,"), "{json}");
+    assert!(json.contains("\"ok\":false") && json.contains("\"ready\":\"alive\""), "{json}");
+    let late = status.to_json("p", &[], 8000, |_| "library");
+    assert!(late.contains("\"next_try_ms\":0,") && late.contains("\"queue\":-1,\"queue_limit\":-1,"), "{late}");
+    let page = status.to_html("p", &[], 5500, |_| "library");
+    assert!(page.contains("<p class=\"bad\">1 starts failed in a row; next try in 2.5s</p>"), "{page}");
+    assert!(page.contains("<span class=\"state bad\">degraded</span>"), "{page}");
+    assert!(page.contains("<p class=\"bad\">Last reload 0.5s ago (test): "), "{page}");
+    assert!(!status.to_html("p", &[], 8000, |_| "library").contains("next try"), "it is tried now");
+    let text = status.to_metrics(Format::Prometheus, "p", &[], 5500);
+    assert!(text.contains("fcgiguard_next_start_seconds{pool=\"p\"} 2.5\n"), "{text}");
+    assert!(text.contains("fcgiguard_last_reload_success{pool=\"p\"} 0\n"), "{text}");
+    assert!(!text.contains("# UNIT") && !text.contains("# EOF"), "the older format has neither: {text}");
+}
+
+#[test]
+fn the_state_names_the_last_thing_that_matters() {
+    let mut policy = troubled();
+    policy.handle(9000, Event::Stop { change: 2 });
+    assert_eq!(policy.status().state, "stopping");
+    for slot in 0..3 {
+        policy.handle(9000, Event::Exited { slot, ended: Ended::Code(0), served: 0 });
+    }
+    assert_eq!((policy.status().state, policy.status().workers.len()), ("ended", 0));
+}
+
+#[test]
+fn the_page_shows_a_row_for_each_worker() {
+    let page = lived().to_html("p", &["a".to_owned(), "b".to_owned()], 10_000, |_| "library");
+    let rows = "<tr><td>1</td><td>101</td><td class=\"text warn\">leaving</td><td>8.5s</td><td>10</td><td>9.0s</td>\
+                <td>12.0 MB</td><td>1</td><td class=\"text\">library</td>\
+                <td class=\"text\">replaced by a newer generation</td></tr>\n\
+                <tr><td>2</td><td>102</td><td class=\"text warn\">leaving</td><td></td><td>0</td><td>1.0s</td><td></td>\
+                <td>1</td><td class=\"text\">library</td><td class=\"text\">replaced by a newer generation</td></tr>\n\
+                <tr><td>3</td><td>103</td><td class=\"text good\">ready</td><td></td><td>0</td><td>0.5s</td><td></td>\
+                <td>2</td><td class=\"text\">library</td><td class=\"text\"></td></tr>\n";
+    assert!(page.contains(rows), "{page}");
+    assert!(page.contains("<span class=\"state good\">running</span>, listening on a, b</p>"), "{page}");
+    assert!(page.contains("<p>Last reload 0.4s ago ("), "{page}");
+    for (name, value) in [("ready", "3 of 3"), ("busy", "1"), ("queue", "4 of 511"), ("requests", "32")] {
+        assert!(page.contains(&format!("<div><dt>{name}</dt><dd>{value}</dd></div>")), "{name} {page}");
+    }
+}
+
+#[test]
+fn each_gauge_has_its_own_number() {
+    let text = lived().to_metrics(Format::OpenMetrics, "p", &["a".to_owned()], 10_000);
+    for line in [
+        "# TYPE fcgiguard_pool info\nfcgiguard_pool_info{pool=\"p\",listen=\"a\"} 1\n",
+        "fcgiguard_pool_state{pool=\"p\",fcgiguard_pool_state=\"running\"} 1\n",
+        "fcgiguard_pool_state{pool=\"p\",fcgiguard_pool_state=\"degraded\"} 0\n",
+        "fcgiguard_workers{pool=\"p\",phase=\"ready\"} 3\n",
+        "fcgiguard_workers{pool=\"p\",phase=\"leaving\"} 3\n",
+        "fcgiguard_workers{pool=\"p\",phase=\"killed\"} 0\n",
+        "fcgiguard_listen_queue_limit{pool=\"p\"} 511\n",
+        "fcgiguard_last_reload_success{pool=\"p\"} 1\n",
+        "# UNIT fcgiguard_last_reload_age_seconds seconds\nfcgiguard_last_reload_age_seconds{pool=\"p\"} 0.497\n",
+        "fcgiguard_workers_busy{pool=\"p\"} 1\n",
+        "fcgiguard_oldest_worker_seconds{pool=\"p\"} 9\n",
+        "fcgiguard_workers_memory_bytes{pool=\"p\"} 24000000\n",
+        "fcgiguard_generation{pool=\"p\"} 2\n",
+        "fcgiguard_next_start_seconds{pool=\"p\"} 0\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    let older = lived().to_metrics(Format::Prometheus, "p", &["a".to_owned()], 10_000);
+    for line in [
+        "# TYPE fcgiguard_pool_info gauge\n",
+        "# TYPE fcgiguard_pool_state gauge\n",
+        "# TYPE fcgiguard_requests_total counter\n",
+    ] {
+        assert!(older.contains(line), "{line} in {older}");
+    }
+}

@@ -529,4 +529,67 @@ mod tests {
         conn.reset();
         assert_eq!((conn.active(), conn.is_idle()), (0, true));
     }
+
+    /// A connection in which request 1 has its params, without or with an announced length, and is to be kept or not.
+    fn asked(keep: bool, length: &str) -> ResponderConn {
+        let mut conn = ResponderConn::new(Limits::default(), Capabilities::default());
+        let mut bytes = Vec::new();
+        crate::encode::begin(1, Role::Responder, keep, &mut bytes);
+        let pair = [&[14u8, length.len() as u8][..], b"CONTENT_LENGTH", length.as_bytes()].concat();
+        crate::encode::stream(RecordType::Params, 1, &pair, &mut bytes);
+        crate::encode::stream_end(RecordType::Params, 1, &mut bytes);
+        let mut input = bytes.as_slice();
+        while conn.receive(&mut input).unwrap().is_some() {}
+        conn
+    }
+
+    #[test]
+    fn a_body_that_is_complete_by_its_length_owes_its_end_until_that_comes() {
+        let mut conn = asked(true, "2");
+        assert!(!conn.is_complete(1) && !conn.stdin_end_due(1));
+        let mut body = &[1u8, 5, 0, 1, 0, 2, 3, 0, b'a', b'b', 0, 0][..];
+        assert_eq!(conn.receive(&mut body).unwrap(), Some(RequestEvent::Stdin { id: 1, bytes: b"ab" }));
+        assert_eq!(conn.receive(&mut body).unwrap(), Some(RequestEvent::StdinEnd { id: 1 }));
+        assert!(conn.is_complete(1) && conn.stdin_end_due(1) && !conn.stdin_end_due(2) && conn.is_complete(2));
+        assert_eq!(conn.receive(&mut body).unwrap(), None);
+        assert_eq!(conn.padding_left(), 1, "two of three have come");
+        let mut end = &[0u8, 1, 5, 0, 1, 0, 0, 0, 0][..];
+        assert_eq!(conn.receive(&mut end).unwrap(), None);
+        assert!(!conn.stdin_end_due(1) && conn.padding_left() == 0);
+    }
+
+    #[test]
+    fn an_answer_ends_the_streams_that_were_used_and_says_whether_the_connection_is_kept() {
+        for (keep, after) in [(true, AfterEnd::Keep), (false, AfterEnd::Close)] {
+            let mut conn = asked(keep, "0");
+            let mut out = Vec::new();
+            conn.stderr(1, b"", &mut out);
+            conn.stdout(1, b"x", &mut out);
+            assert_eq!((out[1], out[8]), (6, b'x'));
+            out.clear();
+            assert!(conn.end(1, 7, ProtocolStatus::RequestComplete, &mut out) == after);
+            let kinds: Vec<u8> = [&out[..8], &out[8..16]].iter().map(|record| record[1]).collect();
+            assert_eq!((kinds, out[8 + 8 + 3]), (vec![6, 3], 7), "no end of STDERR, which was not used");
+            out.clear();
+            assert!(conn.end(9, 0, ProtocolStatus::RequestComplete, &mut out) == after && out.is_empty());
+        }
+        let mut conn = asked(true, "0");
+        let mut out = Vec::new();
+        conn.stderr(2, b"y", &mut Vec::new());
+        conn.stderr(1, b"y", &mut out);
+        assert_eq!((out[1], out[8]), (7, b'y'));
+        out.clear();
+        conn.end(1, 0, ProtocolStatus::RequestComplete, &mut out);
+        assert_eq!((out[1], out[9], out.len()), (7, 6, 32), "STDERR ends, STDOUT ends, END_REQUEST");
+    }
+
+    #[test]
+    fn params_are_moved_out_of_the_request_that_is_named() {
+        let mut conn = asked(true, "5");
+        let mut params = Params::default();
+        assert!(!conn.take_params(2, &mut params).unwrap());
+        assert!(conn.take_params(1, &mut params).unwrap());
+        assert_eq!(params.get(b"CONTENT_LENGTH"), Some(&b"5"[..]));
+        assert_eq!(conn.params(1), Some(&b""[..]));
+    }
 }

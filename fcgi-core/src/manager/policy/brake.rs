@@ -125,3 +125,113 @@ impl Brake {
         self.quiet_until = now + self.grace;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn brake(settings: &[(&str, &str)]) -> Brake {
+        let mut options = PoolOptions::default();
+        for (name, value) in settings {
+            options.set(name, value).unwrap();
+        }
+        Brake::new(&options)
+    }
+
+    #[test]
+    fn each_failed_start_waits_longer_up_to_the_limit_until_one_succeeds() {
+        let settings = [("restart_delay", "100ms"), ("restart_factor", "2"), ("restart_delay_max", "500ms")];
+        let mut brake = brake(&settings);
+        assert!(!brake.is_pressed() && brake.may_start(0) && brake.until() == 0);
+        let delays: Vec<u64> = (0..5).map(|_| brake.press(1000)).collect();
+        assert_eq!(delays, [100, 200, 400, 500, 500]);
+        assert_eq!((brake.failures(), brake.until(), brake.is_pressed()), (5, 1500, true));
+        assert_eq!((brake.may_start(1499), brake.may_start(1500)), (false, true));
+        brake.release();
+        assert_eq!((brake.failures(), brake.until(), brake.is_pressed()), (0, 0, false));
+        assert_eq!(brake.press(2000), 100, "from the beginning");
+        assert_eq!(brake.until(), 2100);
+    }
+
+    #[test]
+    fn a_brake_that_waits_long_is_not_shortened_by_a_later_failure() {
+        let mut brake = brake(&[("restart_delay", "5s"), ("restart_delay_max", "5s")]);
+        brake.press(1000);
+        // As when the clock stands still for one and not for the other: the later end counts.
+        brake.press(900);
+        assert_eq!(brake.until(), 6000);
+        // A KILL is a soft press, and no release.
+        brake.killed(1000, 4);
+        assert_eq!((brake.until(), brake.failures()), (6000, 2));
+    }
+
+    #[test]
+    fn twice_the_pool_may_be_killed_by_chance_and_one_is_forgotten_each_second() {
+        let mut brake = brake(&[("restart_delay", "100ms"), ("restart_factor", "2")]);
+        for kill in 1..=10 {
+            assert!(!brake.killed(5000, 5), "kill {kill}: twice the pool");
+        }
+        assert!(!brake.is_pressed() && brake.may_start(0));
+        assert!(brake.killed(5999, 5), "the eleventh within one second");
+        assert_eq!((brake.until(), brake.failures()), (5999 + 200, 1));
+        assert!(brake.killed(5999, 5));
+        assert_eq!((brake.until(), brake.failures()), (5999 + 400, 1), "longer, and still a soft one");
+        for _ in 0..10 {
+            brake.killed(5999, 5);
+        }
+        assert_eq!(brake.until(), 5999 + 1000, "never longer than a second");
+        // 22 were counted: 12 seconds later ten are left, and one more is again one too many.
+        brake.release();
+        assert!(brake.killed(5000 + 12_000, 5));
+        assert_eq!(brake.until(), 17_000 + 200);
+        brake.release();
+        assert!(!brake.killed(19_000, 5), "two seconds later two are forgotten, so that ten are left");
+        assert!(brake.killed(19_000, 5));
+    }
+
+    #[test]
+    fn a_small_pool_may_lose_eight_by_chance() {
+        let mut brake = brake(&[]);
+        assert!((0..8).all(|_| !brake.killed(5000, 1)));
+        assert!(brake.killed(5000, 1));
+    }
+
+    #[test]
+    fn a_kill_under_the_brake_lengthens_it_by_the_first_delay() {
+        let mut brake = brake(&[("restart_delay", "100ms")]);
+        brake.press(1000);
+        assert!(!brake.killed(5000, 4), "one is chance");
+        assert_eq!((brake.until(), brake.failures()), (5100, 1));
+    }
+
+    #[test]
+    fn the_first_four_failures_and_then_ever_fewer_are_told() {
+        let mut brake = brake(&[]);
+        let told = |brake: &mut Brake| {
+            brake.press(0);
+            brake.worth_telling()
+        };
+        let at: Vec<u32> = (1..=64).filter(|_| told(&mut brake)).collect();
+        assert_eq!(at, [1, 2, 3, 4, 8, 16, 32, 64]);
+    }
+
+    #[test]
+    fn failures_count_for_the_window_and_not_in_the_grace_time() {
+        let settings = [("max_failures", "3"), ("failure_window", "90s"), ("failure_grace", "30s")];
+        let mut brake = brake(&settings);
+        assert!(!brake.too_many_failures(1000));
+        assert!(!brake.too_many_failures(2000));
+        assert!(!brake.too_many_failures(91_001), "the first is older than the window");
+        assert!(brake.too_many_failures(92_000), "the second is just within it");
+        brake.begin_grace(92_000);
+        assert!((0..9).all(|_| !brake.too_many_failures(121_999)), "grace");
+        assert!(!brake.too_many_failures(122_000) && !brake.too_many_failures(122_000), "what was before is forgotten");
+        assert!(brake.too_many_failures(122_000));
+    }
+
+    #[test]
+    fn without_max_failures_there_are_never_too_many() {
+        let mut brake = brake(&[]);
+        assert!((0..100).all(|_| !brake.too_many_failures(1000)));
+    }
+}

@@ -13,7 +13,7 @@ struct World {
     /// What was asked for since the last look, but for notices.
     asked: Vec<Action>,
     /// The notices of all the time.
-    told: Vec<(Level, String)>,
+    told: Vec<Notice>,
 }
 
 impl World {
@@ -53,7 +53,7 @@ impl World {
                 }
                 Action::Finished { change, result } => self.finished.push((*change, result.clone())),
                 Action::Ended { code, reason } => self.ended = Some((*code, reason.clone())),
-                Action::Tell(notice) => self.told.push((notice.level, notice.text.clone())),
+                Action::Tell(notice) => self.told.push(notice.clone()),
                 _ => self.asked.push(action),
             }
         }
@@ -290,8 +290,8 @@ fn the_limit_that_a_recycled_worker_has_reached_is_told_and_that_of_a_reload_is_
     world.event(Event::Samples { workers: vec![sample], queue: None });
     world.all_ready();
     let why = |world: &World, level: Level| {
-        let said = world.told.iter().filter(|told| told.0 == level && told.1.contains("asked to leave"));
-        said.map(|told| told.1.clone()).collect::<Vec<_>>()
+        let said = world.told.iter().filter(|told| told.level == level && told.text.contains("asked to leave"));
+        said.map(|told| told.text.clone()).collect::<Vec<_>>()
     };
     assert_eq!(why(&world, Level::Info), ["asked to leave: max_memory exceeded (66560K)"]);
     world.event(Event::Reload { change: 1, reason: "test".into() });
@@ -495,14 +495,14 @@ fn a_complete_pool_is_not_degraded_for_ever_after_a_reload_that_failed() {
 
 #[test]
 fn scaling_up_again_and_again_stays_within_the_scoreboard() {
-    let mut options = PoolOptions::default();
-    options.set("workers", "4").unwrap();
-    let lines = options.lines();
+    let lines = 40;
     let mut world = World::new(&[("workers", "4")]);
+    world.policy.limit_lines(lines);
     for change in 0..5 {
         world.event(Event::Scale { change, workers: 10_000 });
         world.all_ready();
     }
+    assert_eq!(world.policy.workers.len(), 20, "half of the lines: a reload wants the others");
     assert!(world.policy.workers.iter().all(|w| w.slot < lines), "{lines} lines");
 }
 
@@ -950,4 +950,639 @@ fn without_room_for_more_workers_a_reload_takes_one_away_at_a_time_after_the_can
     world.policy.workers[0].recycle = Some("test");
     world.pass(1);
     assert_eq!((world.slots(Phase::Ready).len(), world.spawned()), (3, 1));
+}
+
+// What the mutants showed to be seen by no test: numbers, and the exact moment of each deadline.
+
+#[test]
+fn the_limits_of_recycling_are_spread_downwards_by_the_jitter_and_the_same_for_the_same_seed() {
+    let mut world =
+        World::new(&[("workers", "300"), ("max_requests", "1000"), ("max_lifetime", "50s"), ("jitter", "10")]);
+    let limits: Vec<u64> = (0..300).filter_map(|slot| world.policy.request_limit(slot)).collect();
+    assert_eq!((limits.len(), limits.iter().min(), limits.iter().max()), (300, Some(&900), Some(&1000)));
+    let lives = || world.policy.workers.iter().map(|w| w.life_limit);
+    assert_eq!((lives().min(), lives().max()), (Some(45_000), Some(50_000)));
+    assert_eq!(world.policy.request_limit(300), None, "no such worker");
+    assert_eq!(World::new(&[]).policy.request_limit(0), None, "no limit");
+    // The published sequence of splitmix64 from 0.
+    world.policy.seed = 0;
+    assert_eq!((world.policy.random(), world.policy.random()), (0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4));
+}
+
+#[test]
+fn every_counter_counts_what_its_name_says() {
+    let mut world = World::new(&[("workers", "3"), ("max_requests", "100"), ("jitter", "0"), ("stop_timeout", "1s")]);
+    world.all_ready();
+    world.pass(5000);
+    // One crashes, one leaves by itself, one is due and has to be KILLed; a start fails, and a reload does.
+    let sample = Sample { slot: 0, busy: false, busy_since: 0, deadline: 0, requests: 7, memory: None };
+    world.event(Event::Samples { workers: vec![sample], queue: None });
+    world.event(Event::Exited { slot: 0, ended: Ended::Signal(11), served: 6 });
+    world.all_ready();
+    world.pass(2000);
+    world.event(Event::Exited { slot: 1, ended: Ended::Code(0), served: 50 });
+    world.all_ready();
+    let sample = Sample { slot: 2, busy: false, busy_since: 0, deadline: 0, requests: 100, memory: None };
+    world.event(Event::Samples { workers: vec![sample], queue: None });
+    world.all_ready();
+    assert_eq!(world.slots(Phase::Leaving), [2]);
+    world.pass(1000);
+    world.event(Event::Exited { slot: 2, ended: Ended::Signal(9), served: 101 });
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.exit(slot, 1);
+    let counters = Counters {
+        spawned: 7,
+        ready: 6,
+        exited: 4,
+        served: 7 + 50 + 101 + 5,
+        failed_starts: 1,
+        crashed: 1,
+        recycled: 1,
+        killed: 1,
+        reloads_ok: 0,
+        reloads_failed: 1,
+        upgrades: 0,
+    };
+    assert_eq!(world.policy.status().counters, counters);
+    world.pass(5000);
+    world.event(Event::Reload { change: 2, reason: "test".into() });
+    world.all_ready();
+    assert_eq!(world.policy.status().counters.reloads_ok, 1);
+}
+
+#[test]
+fn an_exit_is_told_with_its_status_and_is_a_warning_only_when_nobody_asked_for_it() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.all_ready();
+    world.pass(5000);
+    let told = |world: &mut World| {
+        let notices: Vec<Notice> = std::mem::take(&mut world.told);
+        let exit = notices.into_iter().find(|n| n.kind == "worker_exited").unwrap();
+        (exit.level, exit.status, exit.worker.map(|w| (w.slot, w.pid, w.generation)))
+    };
+    world.exit(0, 3);
+    assert_eq!(told(&mut world), (Level::Warning, 3 << 8, Some((0, 101, 1))));
+    world.all_ready();
+    world.event(Event::Exited { slot: 1, ended: Ended::Signal(11), served: 5 });
+    assert_eq!(told(&mut world), (Level::Warning, 11, Some((1, 102, 1))));
+    world.all_ready();
+    world.exit(2, 0);
+    assert_eq!(told(&mut world), (Level::Info, 0, Some((2, 103, 1))));
+    world.all_ready();
+    world.event(Event::Scale { change: 1, workers: 2 });
+    let slot = world.slots(Phase::Leaving)[0];
+    world.exit(slot, 1);
+    assert_eq!(told(&mut world).0, Level::Info, "it was asked to leave");
+    world.event(Event::Stop { change: 2 });
+    world.exit(world.slots(Phase::Leaving)[0], 1);
+    assert_eq!(told(&mut world).0, Level::Info, "the pool stops");
+    assert!(world.told.iter().all(|n| n.status == -1));
+}
+
+#[test]
+fn a_worker_that_dies_before_it_is_ready_is_told_with_its_own_last_status() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.event(Event::Status { slot: 1, text: "loading".into() });
+    world.exit(1, 4);
+    let failed = world.told.iter().find(|n| n.kind == "start_failed").unwrap();
+    assert!(
+        failed.text.starts_with("a worker exited with status 4 before it was ready: loading; 1 "),
+        "{}",
+        failed.text
+    );
+    world.told.clear();
+    world.exit(0, 4);
+    let failed = world.told.iter().find(|n| n.kind == "start_failed").unwrap();
+    assert!(failed.text.starts_with("a worker exited with status 4 before it was ready; 2 "), "{}", failed.text);
+}
+
+#[test]
+fn a_fatal_failure_ends_the_pool_with_the_code_for_giving_up_and_never_with_0() {
+    for (given, code) in [("0", 1), ("42", 42)] {
+        let mut world = World::new(&[("workers", "1"), ("give_up_code", given)]);
+        world.event(Event::Fatal { slot: 0, why: "no license".into() });
+        world.exit(0, 1);
+        assert_eq!(world.ended, Some((code, "a worker declared a fatal failure: no license".into())));
+    }
+}
+
+#[test]
+fn ready_counts_once_and_only_for_a_worker_that_starts() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.now = 1500;
+    world.event(Event::Ready { slot: 0, how: ReadyHow::Said });
+    assert_eq!(world.told.last().unwrap().text, "ready after 500 ms");
+    world.pass(1000);
+    world.event(Event::Ready { slot: 0, how: ReadyHow::Alive });
+    assert_eq!(world.policy.status().counters.ready, 1);
+    assert_eq!((world.policy.workers[0].ready_at, world.policy.workers[0].how), (1500, Some(ReadyHow::Said)));
+    world.event(Event::Stop { change: 1 });
+    world.event(Event::Ready { slot: 0, how: ReadyHow::Said });
+    assert_eq!(world.slots(Phase::Leaving), [0], "it has been asked to leave");
+}
+
+#[test]
+fn a_start_is_given_up_at_its_timeout_and_not_before() {
+    let mut world = World::new(&[("workers", "1"), ("start_timeout", "7s")]);
+    assert_eq!(world.policy.next_deadline(), Some(8000));
+    world.policy.tick(7999);
+    assert!(!world.policy.has_actions());
+    world.policy.tick(8000);
+    assert!(world.policy.has_actions());
+    assert_eq!(world.slots(Phase::Killed), [0]);
+}
+
+#[test]
+fn a_worker_is_replaced_at_the_end_of_its_lifetime_and_not_before() {
+    let mut world = World::new(&[("workers", "1"), ("max_lifetime", "10s"), ("jitter", "0")]);
+    world.now = 2000;
+    world.all_ready();
+    world.spawned();
+    assert_eq!(world.policy.next_deadline(), Some(12_000));
+    world.policy.tick(11_999);
+    assert!(!world.policy.has_actions());
+    world.now = 12_000;
+    world.pass(0);
+    assert_eq!(world.spawned(), 1);
+    assert_eq!(world.policy.status().workers[0].to_replace, Some("max_lifetime reached"));
+}
+
+#[test]
+fn one_that_leaves_is_asked_again_and_killed_each_at_its_time() {
+    let mut world = World::new(&[("workers", "1"), ("stop_timeout", "1s"), ("drain_repeat", "400ms")]);
+    world.all_ready();
+    world.now = 5000;
+    world.event(Event::Stop { change: 1 });
+    let mut seen = Vec::new();
+    world.asked.clear();
+    while let Some(at) = world.policy.next_deadline() {
+        world.policy.tick(at - 1);
+        assert!(!world.policy.has_actions(), "nothing before its time");
+        world.now = at;
+        world.policy.tick(at);
+        world.settle();
+        seen.push((at, world.asked.drain(..).map(|a| matches!(a, Action::Kill { .. })).collect::<Vec<_>>()));
+    }
+    assert_eq!(seen, [(5400, vec![false]), (5800, vec![false]), (6000, vec![true])]);
+}
+
+#[test]
+fn the_own_probe_runs_each_interval_while_somebody_could_answer() {
+    let mut world = World::new(&[("workers", "1"), ("self_probe", "5s")]);
+    let probes = |world: &mut World| world.asked.drain(..).filter(|a| matches!(a, Action::Probe)).count();
+    assert_eq!(world.policy.next_deadline(), Some(6000));
+    world.now = 6000;
+    world.pass(0);
+    assert_eq!((probes(&mut world), world.policy.next_deadline()), (0, Some(11_000)), "nobody is ready");
+    world.all_ready();
+    world.policy.tick(10_999);
+    assert!(!world.policy.has_actions());
+    world.now = 11_000;
+    world.pass(0);
+    assert_eq!((probes(&mut world), world.policy.next_deadline()), (1, Some(16_000)));
+    world.event(Event::Stop { change: 1 });
+    world.pass(10_000);
+    assert_eq!(probes(&mut world), 0, "not while it stops");
+}
+
+#[test]
+fn a_connection_wakes_an_ondemand_pool_only_when_nobody_else_would_take_it() {
+    let mut world = World::new(&[("sizing", "ondemand"), ("max_workers", "4"), ("idle_timeout", "1s")]);
+    assert!(world.policy.wants_wakeup(), "nobody is there");
+    world.samples(0, 1);
+    assert!(!world.policy.wants_wakeup(), "one starts");
+    world.all_ready();
+    assert!(!world.policy.wants_wakeup(), "one is ready");
+    world.samples(0, 0);
+    world.pass(1000);
+    world.samples(0, 0);
+    assert_eq!(world.slots(Phase::Leaving).len(), 1);
+    assert!(world.policy.wants_wakeup(), "the last one leaves");
+    world.pass(60_000);
+    assert_eq!(world.slots(Phase::Killed).len(), 1);
+    assert!(world.policy.wants_wakeup(), "and was KILLed");
+    world.policy.held = true;
+    assert!(!world.policy.wants_wakeup(), "the pool holds");
+    world.policy.held = false;
+    world.event(Event::Stop { change: 1 });
+    assert!(!world.policy.wants_wakeup(), "the pool stops");
+    assert!(!World::new(&[("workers", "1")]).policy.wants_wakeup(), "a static pool has its workers");
+}
+
+#[test]
+fn a_scoreboard_with_few_lines_lowers_the_target_to_half_of_them() {
+    let mut world = World::new(&[("workers", "9")]);
+    world.policy.limit_lines(12);
+    assert_eq!(world.policy.target(), 6);
+    world.policy.limit_lines(100);
+    assert_eq!((world.policy.lines, world.policy.target()), (12, 6), "it does not grow again");
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    assert_eq!(world.policy.generation(), 2);
+}
+
+#[test]
+fn a_request_may_extend_its_deadline_and_is_soft_signalled_then_killed_at_the_very_time() {
+    let mut world = World::new(&[("workers", "1"), ("request_timeout", "3s"), ("request_kill_after", "1s")]);
+    world.all_ready();
+    world.asked.clear();
+    let look = |world: &mut World, now: u64, deadline: u64| {
+        world.now = now;
+        let sample = Sample { slot: 0, busy: true, busy_since: 1000, deadline, requests: 1, memory: None };
+        world.event(Event::Samples { workers: vec![sample], queue: Some((0, 9)) });
+        world.asked.drain(..).count()
+    };
+    assert_eq!((look(&mut world, 3999, 0), world.policy.next_deadline()), (0, Some(4000)));
+    assert_eq!((look(&mut world, 3999, 9000), world.policy.next_deadline()), (0, Some(9000)), "extended");
+    assert!(!world.policy.wants_samples(8999) && world.policy.wants_samples(9000));
+    assert_eq!(look(&mut world, 8999, 9000), 0);
+    assert_eq!((look(&mut world, 9000, 9000), world.policy.next_deadline()), (1, Some(10_000)), "softened");
+    assert!(!world.policy.wants_samples(9999) && world.policy.wants_samples(10_000));
+    assert_eq!(look(&mut world, 9999, 9000), 0);
+    assert_eq!(look(&mut world, 10_000, 9000), 2, "KILLed, and its successor");
+}
+
+#[test]
+fn a_request_timeout_only_under_a_queue_waits_for_one() {
+    let settings = [("workers", "1"), ("request_timeout", "3s"), ("request_timeout_only_queued", "yes")];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.asked.clear();
+    let look = |world: &mut World, queue| {
+        let sample = Sample { slot: 0, busy: true, busy_since: 1000, deadline: 0, requests: 1, memory: None };
+        world.event(Event::Samples { workers: vec![sample], queue });
+        world.asked.drain(..).count()
+    };
+    world.now = 5000;
+    assert_eq!(look(&mut world, Some((0, 9))), 0);
+    assert!(!world.policy.wants_samples(6000));
+    assert_eq!(look(&mut world, Some((1, 9))), 1, "somebody waits");
+}
+
+/// A policy with these options that goes on where the world's is; not started yet.
+fn adopted(world: &World, settings: &[(&str, &str)], reload: Option<&str>) -> Policy {
+    let mut options = PoolOptions::default();
+    for (name, value) in settings {
+        options.set(name, value).unwrap();
+    }
+    let mut policy = Policy::new(&options, 1);
+    policy.adopt(world.now, world.policy.hand_over(), reload);
+    policy
+}
+
+#[test]
+fn a_new_image_keeps_the_limits_that_were_drawn_unless_the_option_is_new_lower_or_gone() {
+    let settings = [("workers", "1"), ("max_requests", "1000"), ("max_lifetime", "100s"), ("jitter", "0")];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.policy.workers[0].request_limit = 950;
+    world.policy.workers[0].life_limit = 95_000;
+    let limits = |policy: &Policy| (policy.workers[0].request_limit, policy.workers[0].life_limit);
+    assert_eq!(limits(&adopted(&world, &settings, None)), (950, 95_000), "as drawn");
+    let lower = [("workers", "1"), ("max_requests", "500"), ("max_lifetime", "50s"), ("jitter", "0")];
+    assert_eq!(limits(&adopted(&world, &lower, None)), (500, 50_000));
+    assert_eq!(limits(&adopted(&world, &[("workers", "1")], None)), (u64::MAX, u64::MAX), "gone");
+    let mut without = World::new(&[("workers", "1")]);
+    without.all_ready();
+    assert_eq!(limits(&adopted(&without, &settings, None)), (1000, 100_000), "new");
+}
+
+#[test]
+fn a_new_image_takes_over_what_runs_and_asks_again_for_what_was_not_started() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_ready();
+    world.event(Event::Scale { change: 1, workers: 3 });
+    world.policy.workers[2].pid = 0;
+    let policy = adopted(&world, &[("workers", "2")], None);
+    assert_eq!(policy.workers.iter().map(|w| (w.slot, w.pid)).collect::<Vec<_>>(), [(0, 101), (1, 102)]);
+    assert_eq!(
+        (policy.target(), policy.counters.upgrades, policy.counters.spawned),
+        (3, 1, 3),
+        "the size by hand stays"
+    );
+    let policy = adopted(&world, &[("workers", "4")], None);
+    assert_eq!(policy.target(), 4, "unless the options say something else");
+}
+
+#[test]
+fn a_dynamic_pool_keeps_its_size_over_an_upgrade_within_the_new_limits() {
+    let settings = [("sizing", "dynamic"), ("workers", "2"), ("max_workers", "8")];
+    let mut world = World::new(&settings);
+    for _ in 0..4 {
+        world.all_ready();
+        world.samples(8, 9);
+    }
+    assert_eq!(world.policy.target(), 8);
+    let sized = |max| adopted(&world, &[("sizing", "dynamic"), ("workers", "2"), ("max_workers", max)], None).target();
+    assert_eq!((sized("8"), sized("9"), sized("5")), (8, 8, 5));
+    let mut policy = Policy::new(&world.policy.options, 1);
+    policy.options.max_workers = 9;
+    policy.asked_size = [2, 9];
+    policy.limit_lines(6);
+    policy.adopt(world.now, world.policy.hand_over(), None);
+    assert_eq!(policy.target(), 3, "half of the lines");
+}
+
+#[test]
+fn whoever_waits_for_an_upgrade_is_answered_when_the_workers_serve() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.all_ready();
+    world.event(Event::Upgrade { change: 5 });
+    let answers = |policy: &mut Policy| {
+        let actions = std::iter::from_fn(|| policy.next_action());
+        actions
+            .filter_map(|a| match a {
+                Action::Finished { change, result } => Some((change, result.is_ok())),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut policy = adopted(&world, &[("workers", "1")], None);
+    assert_eq!(answers(&mut policy), [(5, true)]);
+    // The command is another one: the reload takes the change along.
+    let mut policy = adopted(&world, &[("workers", "1")], Some("other command"));
+    assert_eq!((answers(&mut policy), policy.generation()), (vec![], 2));
+    assert_eq!(policy.reload.as_ref().map(|r| r.changes.clone()), Some(vec![5]));
+    // A reload is under way: it comes after that one.
+    world.event(Event::Reload { change: 6, reason: "test".into() });
+    let mut policy = adopted(&world, &[("workers", "1")], Some("other command"));
+    assert_eq!((answers(&mut policy), policy.generation()), (vec![], 2));
+    assert_eq!(policy.next_reload, Some((vec![5], "other command".to_owned())));
+    // Another one waits already: it is joined.
+    world.event(Event::Reload { change: 7, reason: "test".into() });
+    let policy = adopted(&world, &[("workers", "1")], Some("other command"));
+    assert_eq!(policy.next_reload.map(|r| r.0), Some(vec![7, 5]));
+    // A stop needs no other workers.
+    world.event(Event::Stop { change: 8 });
+    let policy = adopted(&world, &[("workers", "1")], Some("other command"));
+    assert!(policy.is_stopping() && policy.reload.is_none() && policy.next_reload.is_none());
+}
+
+#[test]
+fn an_upgrade_that_fails_is_answered_once_and_another_may_be_asked_for() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.all_ready();
+    world.event(Event::Upgrade { change: 1 });
+    world.event(Event::Upgrade { change: 2 });
+    assert!(matches!(world.finished.as_slice(), [(2, Err(_))]), "one at a time: {:?}", world.finished);
+    world.event(Event::UpgradeChecked { result: Err("no such file".into()) });
+    world.event(Event::UpgradeChecked { result: Err("no such file".into()) });
+    assert_eq!(world.finished[1..], [(1, Err("no such file".into()))]);
+    world.asked.clear();
+    world.event(Event::UpgradeChecked { result: Ok(()) });
+    assert!(world.asked.is_empty(), "nobody asked");
+    world.event(Event::Upgrade { change: 3 });
+    world.event(Event::UpgradeChecked { result: Ok(()) });
+    assert!(matches!(world.asked.as_slice(), [Action::CheckUpgrade, Action::Reexec]), "{:?}", world.asked);
+}
+
+#[test]
+fn after_its_end_a_pool_answers_who_still_asks() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.event(Event::Quit);
+    world.exit(0, 1);
+    assert!(world.ended.is_some());
+    world.event(Event::Stop { change: 1 });
+    world.event(Event::Reload { change: 2, reason: "test".into() });
+    world.event(Event::Upgrade { change: 3 });
+    world.event(Event::Scale { change: 4, workers: 2 });
+    let answers: Vec<_> = world.finished.iter().map(|f| (f.0, f.1.is_ok())).collect();
+    assert_eq!(answers, [(1, true), (2, false), (3, false), (4, false)]);
+    assert_eq!(world.policy.next_deadline(), None);
+}
+
+#[test]
+fn a_step_changes_the_number_of_a_static_pool_and_the_ceiling_of_another() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.event(Event::Step { by: 2 });
+    assert_eq!(world.policy.target(), 5);
+    world.event(Event::Step { by: -9 });
+    assert_eq!(world.policy.target(), 1, "never none");
+    let mut world = World::new(&[("sizing", "dynamic"), ("workers", "2"), ("max_workers", "6")]);
+    world.event(Event::Step { by: -1 });
+    assert_eq!((world.policy.options.max_workers, world.policy.target()), (5, 2));
+}
+
+#[test]
+fn a_canary_that_is_killed_is_tried_again_until_it_is_no_chance_any_more() {
+    let kill = |slot| Event::Exited { slot, ended: Ended::Signal(libc::SIGKILL), served: 0 };
+    let mut world = World::new(&[("workers", "2"), ("canary_time", "5s")]);
+    world.all_ready();
+    world.pass(5000);
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    for again in 0..8 {
+        world.all_ready();
+        let canary = world.policy.workers.iter().find(|w| w.generation == 2).unwrap().slot;
+        world.event(kill(canary));
+        assert!(world.finished.is_empty(), "{again}: {:?}", world.finished);
+    }
+    world.all_ready();
+    let canary = world.policy.workers.iter().find(|w| w.generation == 2).unwrap().slot;
+    world.event(kill(canary));
+    assert!(
+        matches!(world.finished.as_slice(), [(1, Err(why))] if why.contains("again and again")),
+        "{:?}",
+        world.finished
+    );
+    // While it starts, it shows at once that the new code cannot.
+    world.pass(60_000);
+    world.event(Event::Reload { change: 2, reason: "test".into() });
+    let slot = world.slots(Phase::Starting)[0];
+    world.event(kill(slot));
+    assert!(matches!(world.finished[1..], [(2, Err(_))]), "{:?}", world.finished);
+}
+
+#[test]
+fn one_kill_while_it_starts_is_chance_and_presses_no_brake() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.event(Event::Exited { slot: 0, ended: Ended::Signal(libc::SIGKILL), served: 0 });
+    assert!(!world.policy.brake.is_pressed());
+    assert_eq!((world.policy.counters.failed_starts, world.slots(Phase::Starting).len()), (1, 2));
+}
+
+#[test]
+fn a_worker_is_young_for_just_under_a_second() {
+    for (age, pressed) in [(999, true), (1000, false)] {
+        let mut world = World::new(&[("workers", "1")]);
+        world.all_ready();
+        world.now += age;
+        world.exit(0, 1);
+        assert_eq!(world.policy.brake.is_pressed(), pressed, "{age} ms");
+        assert_eq!(world.policy.counters.failed_starts, u64::from(pressed));
+    }
+}
+
+#[test]
+fn only_so_many_failed_starts_as_asked_are_given_up() {
+    for (after, failures, ends) in [("3", 2, false), ("3", 3, true)] {
+        let mut world = World::new(&[("workers", "1"), ("give_up_after", after), ("on_crash", "exit")]);
+        for _ in 0..failures {
+            world.pass(30_000);
+            world.exit(world.slots(Phase::Starting)[0], 1);
+        }
+        assert_eq!(world.ended.is_some(), ends, "{failures} of {after}");
+    }
+}
+
+#[test]
+fn a_dynamic_pool_grows_by_what_is_missing_at_most_doubled_and_shrinks_by_what_was_never_used() {
+    let settings = [
+        ("sizing", "dynamic"),
+        ("workers", "4"),
+        ("min_workers", "2"),
+        ("max_workers", "20"),
+        ("min_spare", "2"),
+        ("max_spare", "3"),
+        ("idle_timeout", "10s"),
+    ];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.samples(2, 2);
+    assert_eq!(world.policy.target(), 4, "two are idle: enough for two that wait, and to spare");
+    world.samples(3, 0);
+    assert_eq!(world.policy.target(), 5, "one to spare is missing");
+    world.samples(3, 2);
+    assert_eq!(world.policy.target(), 5, "one comes already");
+    world.all_ready();
+    world.samples(5, 50);
+    assert_eq!(world.policy.target(), 10, "doubled and no more");
+    world.samples(5, 6);
+    assert_eq!(world.policy.target(), 11, "five come, six wait");
+    world.all_ready();
+    world.samples(11, 50);
+    assert_eq!(world.policy.target(), 20, "the ceiling");
+    world.all_ready();
+    let begun = world.now;
+    for (at, busy, target) in [(0, 12, 20), (5000, 10, 20), (9999, 11, 20), (10_000, 10, 15)] {
+        world.now = begun + at;
+        world.samples(busy, 0);
+        assert_eq!(world.policy.target(), target, "at {at}: 8 were idle at least, 3 may be");
+    }
+    for slot in world.slots(Phase::Leaving) {
+        world.exit(slot, 0);
+    }
+    for at in [20_000, 30_000, 40_000, 50_000] {
+        world.now = begun + at;
+        world.samples(0, 0);
+        world.now += 1;
+        world.samples(0, 0);
+        for slot in world.slots(Phase::Leaving) {
+            world.exit(slot, 0);
+        }
+    }
+    assert_eq!(world.policy.target(), 3, "what may be idle stays");
+}
+
+#[test]
+fn under_the_brake_the_one_on_trial_has_to_live_for_a_second_before_the_next_is_started() {
+    let mut world = World::new(&[("workers", "3"), ("restart_delay", "100ms"), ("restart_factor", "1.5")]);
+    world.exit(0, 1);
+    world.exit(1, 1);
+    world.all_ready();
+    world.spawned();
+    // Any event will do: what is wanted is looked at after each.
+    let starts = |world: &mut World, now| {
+        world.now = now;
+        world.event(Event::Status { slot: 9, text: String::new() });
+        world.spawned()
+    };
+    assert_eq!((starts(&mut world, 1149), starts(&mut world, 1150)), (0, 1), "the one that serves was no trial");
+    assert_eq!(starts(&mut world, 1200), 0, "one at a time");
+    world.all_ready();
+    assert_eq!((starts(&mut world, 2199), starts(&mut world, 2200)), (0, 1));
+}
+
+#[test]
+fn nothing_is_started_before_the_start() {
+    let mut policy = Policy::new(&PoolOptions::default(), 1);
+    policy.handle(0, Event::Step { by: 1 });
+    assert!(std::iter::from_fn(|| policy.next_action()).all(|a| matches!(a, Action::Tell(_))));
+}
+
+#[test]
+fn who_quits_twice_kills_once() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_ready();
+    world.asked.clear();
+    world.event(Event::Quit);
+    world.event(Event::Quit);
+    let kills = world.asked.iter().filter(|a| matches!(a, Action::Kill { .. })).count();
+    assert_eq!((kills, world.policy.counters.killed), (2, 2));
+}
+
+#[test]
+fn a_pool_that_holds_is_told_once_however_many_fail() {
+    let settings = [("workers", "4"), ("max_failures", "1"), ("failure_action", "hold"), ("failure_grace", "0")];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.pass(5000);
+    for slot in 0..3 {
+        world.exit(slot, 1);
+        world.pass(1000);
+    }
+    assert_eq!(world.told.iter().filter(|n| n.kind == "held").count(), 1);
+    assert_eq!((world.policy.status().state, world.policy.workers.len()), ("holding", 1));
+}
+
+#[test]
+fn a_reload_that_does_not_end_is_given_up_at_its_timeout_and_not_before() {
+    let mut world = World::new(&[("workers", "2"), ("reload_timeout", "20s"), ("start_timeout", "0")]);
+    world.all_ready();
+    world.now = 5000;
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    assert_eq!(world.policy.next_deadline(), Some(25_000));
+    world.policy.tick(24_999);
+    assert!(!world.policy.has_actions());
+    world.now = 25_000;
+    world.pass(0);
+    assert!(
+        matches!(world.finished.as_slice(), [(1, Err(why))] if why.contains("reload_timeout")),
+        "{:?}",
+        world.finished
+    );
+    let mut world = World::new(&[("workers", "2"), ("start_timeout", "0")]);
+    world.all_ready();
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    assert_eq!(world.policy.next_deadline(), None, "no timeout");
+    world.pass(1_000_000);
+    assert!(world.finished.is_empty());
+}
+
+#[test]
+fn a_canary_is_looked_at_when_its_time_is_over() {
+    let mut world = World::new(&[("workers", "1"), ("canary_time", "5s"), ("start_timeout", "0")]);
+    world.all_ready();
+    world.now = 7000;
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.all_ready();
+    assert_eq!(world.policy.next_deadline(), Some(12_000));
+    world.now = 12_000;
+    world.pass(0);
+    let wanted = "generation 2 serves with 1 workers after 5000 ms; 1 old still finish their request";
+    assert_eq!(world.finished, [(1, Ok(wanted.to_owned()))]);
+    assert_eq!(world.policy.status().workers[0].why_leaving, "replaced by a newer generation");
+}
+
+#[test]
+fn a_notice_names_its_worker_and_has_no_status_but_at_an_exit() {
+    let mut world = World::new(&[("workers", "3")]);
+    world.event(Event::Ready { slot: 1, how: ReadyHow::Said });
+    let notice = world.told.last().unwrap();
+    let who = notice.worker.map(|w| (w.slot, w.pid, w.generation));
+    assert_eq!((notice.kind, notice.status, who), ("worker_ready", -1, Some((1, 102, 1))));
+    world.all_ready();
+    world.event(Event::Scale { change: 1, workers: 2 });
+    assert_eq!(world.policy.status().workers[0].why_leaving, "no longer needed");
+}
+
+#[test]
+fn too_much_memory_is_more_than_the_limit_in_so_many_samples_in_a_row() {
+    let mut world = World::new(&[("workers", "1"), ("max_memory", "100"), ("memory_samples", "2")]);
+    world.all_ready();
+    world.spawned();
+    for (memory, replaced) in [(101, 0), (100, 0), (101, 0), (101, 1)] {
+        let sample = Sample { slot: 0, busy: false, busy_since: 0, deadline: 0, requests: 0, memory: Some(memory) };
+        world.event(Event::Samples { workers: vec![sample], queue: None });
+        assert_eq!(world.spawned(), replaced, "{memory}");
+    }
 }

@@ -592,4 +592,52 @@ mod tests {
         assert_eq!(params.get(b"CONTENT_LENGTH"), Some(&b"5"[..]));
         assert_eq!(conn.params(1), Some(&b""[..]));
     }
+
+    #[test]
+    fn stdin_before_the_end_of_params_and_more_of_it_than_announced_take_no_short_cut() {
+        let mut conn = ResponderConn::new(Limits::default(), Capabilities::default());
+        let mut begin = Vec::new();
+        crate::encode::begin(1, Role::Responder, true, &mut begin);
+        conn.receive(&mut begin.as_slice()).unwrap();
+        let early = conn.receive(&mut &[1u8, 5, 0, 1, 0, 1, 0, 0, b'a'][..]).unwrap_err();
+        assert_eq!(early.rule, Rule::Order);
+        let mut conn = asked(true, "1");
+        let mut two = &[1u8, 5, 0, 1, 0, 1, 0, 0, b'a', 1, 5, 0, 1, 0, 1, 0, 0, b'b'][..];
+        assert_eq!(conn.receive(&mut two).unwrap(), Some(RequestEvent::Stdin { id: 1, bytes: b"a" }));
+        assert_eq!(conn.receive(&mut two).unwrap(), Some(RequestEvent::StdinEnd { id: 1 }));
+        assert_eq!(conn.receive(&mut two).unwrap(), None, "passed over");
+    }
+
+    #[test]
+    fn params_may_fill_their_limit_over_several_records_and_not_exceed_it() {
+        let limits = Limits { params_bytes: 16, ..Limits::default() };
+        for (second, fits) in [(6u8, true), (7, false), (100, false)] {
+            let mut conn = ResponderConn::new(limits, Capabilities::default());
+            let mut bytes = Vec::new();
+            crate::encode::begin(1, Role::Responder, true, &mut bytes);
+            bytes.extend([1, 4, 0, 1, 0, 10, 0, 0]);
+            bytes.extend([0; 10]);
+            bytes.extend([1, 4, 0, 1, 0, second, 0, 0]);
+            let mut input = bytes.as_slice();
+            conn.receive(&mut input).unwrap();
+            // The announced length is judged where a byte of the content has come.
+            assert!(conn.receive(&mut input).unwrap().is_none());
+            let found = conn.receive(&mut &[0u8][..]);
+            assert_eq!(found.is_ok(), fits, "10 and {second} of 16");
+        }
+    }
+
+    #[test]
+    fn one_request_more_than_there_may_be_is_refused_as_overload() {
+        let limits = Limits { active_requests: 1, ..Limits::default() };
+        let capabilities = Capabilities { multiplexes: true, ..Capabilities::default() };
+        let mut conn = ResponderConn::new(limits, capabilities);
+        let mut bytes = Vec::new();
+        crate::encode::begin(1, Role::Responder, true, &mut bytes);
+        crate::encode::begin(2, Role::Responder, true, &mut bytes);
+        let mut input = bytes.as_slice();
+        conn.receive(&mut input).unwrap();
+        assert_eq!(conn.receive(&mut input).unwrap(), Some(RequestEvent::Managed));
+        assert_eq!((conn.active(), conn.output()[12]), (1, ProtocolStatus::Overloaded as u8));
+    }
 }

@@ -95,7 +95,7 @@ def test_a_long_request_holds_up_reload_wait_for_a_second_only(fcgiguard, folder
             long.sendall(sent[:-8 - 11])
             wait_until("it is busy", lambda: '"busy_ms":-1' not in run(fcgiguard, "status", control, "--json").replace(" ", ""))
             text = run(fcgiguard, "reload", control, "--wait")
-            assert "1 old still finish their request" in text
+            assert "1 old still finishes its request" in text
             assert json.loads(run(fcgiguard, "status", control, "--json"))["state"] == "running"
             long.sendall(sent[-8 - 11:])
             while fcgi.read_record(long)[0] != fcgi.END:

@@ -827,8 +827,11 @@ impl Policy {
             let finishing = old().count();
             let reload = self.settling.remove(at);
             let (took, ready) = (now.saturating_sub(reload.started_at), reload.ready);
-            let tail =
-                if finishing > 0 { format!("; {finishing} old still finish their request") } else { String::new() };
+            let tail = match finishing {
+                0 => String::new(),
+                1 => "; 1 old still finishes its request".to_owned(),
+                _ => format!("; {finishing} old still finish their request"),
+            };
             let ready = counted(ready as usize, "worker");
             let text = format!("generation {generation} serves with {ready} after {took} ms{tail}");
             self.counters.reloads_ok += 1;

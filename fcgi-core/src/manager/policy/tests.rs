@@ -1008,6 +1008,7 @@ fn every_counter_counts_what_its_name_says() {
     world.pass(5000);
     world.event(Event::Reload { change: 2, reason: "test".into() });
     world.all_ready();
+    world.slots(Phase::Leaving).into_iter().for_each(|slot| world.exit(slot, 0));
     assert_eq!(world.policy.status().counters.reloads_ok, 1);
 }
 
@@ -1558,9 +1559,12 @@ fn a_canary_is_looked_at_when_its_time_is_over() {
     assert_eq!(world.policy.next_deadline(), Some(12_000));
     world.now = 12_000;
     world.pass(0);
-    let wanted = "generation 2 serves with 1 workers after 5000 ms; 1 old still finish their request";
-    assert_eq!(world.finished, [(1, Ok(wanted.to_owned()))]);
     assert_eq!(world.policy.status().workers[0].why_leaving, "replaced by a newer generation");
+    let old = world.slots(Phase::Leaving);
+    world.pass(1000);
+    world.leaving(&old);
+    let wanted = "generation 2 serves with 1 worker after 6000 ms; 1 old still finishes its request";
+    assert_eq!(world.finished, [(1, Ok(wanted.to_owned()))]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::error::{Code, Coded};
 use crate::limits::Limits;
 use crate::record::ProtocolError;
 use crate::sys::SysError;
-use crate::units::{parse_duration_ms, parse_size};
+use crate::units::{parse_duration_ms, parse_size, UnitError};
 use std::net::IpAddr;
 
 /// Options of a responder. Times are milliseconds; 0 means no limit.
@@ -104,9 +104,10 @@ impl ResponderOptions {
             _ => Err(wrong("yes or no")),
         };
         let count = || value.parse::<usize>().map_err(|_| wrong("a whole number"));
-        let size = || parse_size(value).map_err(|_| wrong("a size such as 64K"));
+        let unit = |error: UnitError| WrongOption { code: Code::InvalidOption, text: format!("{name}: {error}") };
+        let size = || parse_size(value).map_err(unit);
         let bytes = || size().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
-        let duration = || parse_duration_ms(value).map_err(|_| wrong("a duration such as 5s"));
+        let duration = || parse_duration_ms(value).map_err(unit);
         match name.replace('-', "_").as_str() {
             "head_timeout" => self.head_timeout_ms = duration()?,
             "body_timeout" => self.body_timeout_ms = duration()?,

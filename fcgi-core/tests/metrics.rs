@@ -35,13 +35,18 @@ fn lived() -> PoolStatus {
     carry_out(&mut policy, 1000);
     let sample =
         |slot, busy| Sample { slot, busy, busy_since: 1500, deadline: 0, requests: 10, memory: Some(12_000_000) };
-    policy.handle(9000, Event::Samples { workers: (0..3).map(|s| sample(s, s == 1)).collect(), queue: Some((4, 511)) });
-    policy.handle(9000, Event::Exited { slot: 2, ended: Ended::Signal(11), served: 12 });
-    carry_out(&mut policy, 9000);
-    policy.handle(9500, Event::Reload { change: 1, reason: NASTY.into() });
-    for now in 9501..9540 {
+    policy.handle(8000, Event::Samples { workers: (0..3).map(|s| sample(s, s == 1)).collect(), queue: Some((4, 511)) });
+    policy.handle(8000, Event::Exited { slot: 2, ended: Ended::Signal(11), served: 12 });
+    carry_out(&mut policy, 8000);
+    policy.handle(8500, Event::Reload { change: 1, reason: NASTY.into() });
+    for now in 8501..8540 {
         carry_out(&mut policy, now);
     }
+    for (slot, served) in [(0, 10), (2, 0)] {
+        policy.handle(9000, Event::Exited { slot, ended: Ended::Code(0), served });
+    }
+    // The reload is done: the last of the old ones is at its long request.
+    policy.handle(9600, Event::Samples { workers: vec![sample(1, true)], queue: Some((4, 511)) });
     policy.status()
 }
 
@@ -59,7 +64,7 @@ fn text(format: Format) -> String {
 fn counts_what_was_served_by_workers_that_live_and_that_have_gone() {
     let status = lived();
     let live: u64 = status.workers.iter().map(|w| w.requests).sum();
-    assert_eq!(status.requests(), 12 + live);
+    assert_eq!(status.requests(), 12 + 10 + live);
     let text = status.to_metrics(Format::OpenMetrics, "p", &[], 10_000);
     assert!(text.contains(&format!("fcgiguard_requests_total{{pool=\"p\"}} {}\n", status.requests())), "{text}");
     assert!(text.contains("fcgiguard_workers_crashed_total{pool=\"p\"} 1\n"), "{text}");
@@ -189,8 +194,8 @@ fn the_json_says_of_each_worker_and_of_the_pool_what_there_is() {
         lived().to_json("p", &["a".to_owned(), "b".to_owned()], 10_000, |slot| ["library", "line"][slot as usize % 2]);
     let pool = "{\"pool\":\"p\",\"state\":\"running\",\"listen\":[\"a\",\"b\"],\"generation\":2,\"target\":3,\"requests\":32,\
                 \"queue\":4,\"queue_limit\":511,\"failed_starts_in_a_row\":0,\"next_try_ms\":0,\"counters\":{\"spawned\":7,\
-                \"ready\":7,\"exited\":1,\"failed_starts\":0,\"crashed\":1,\"recycled\":0,\"killed\":0,\"reloads_ok\":1,\
-                \"reloads_failed\":0,\"upgrades\":0},\"last_reload\":{\"age_ms\":497,";
+                \"ready\":7,\"exited\":3,\"failed_starts\":0,\"crashed\":1,\"recycled\":0,\"killed\":0,\"reloads_ok\":1,\
+                \"reloads_failed\":0,\"upgrades\":0},\"last_reload\":{\"age_ms\":400,";
     assert!(json.starts_with(pool), "{json}");
     let busy =
         "{\"slot\":1,\"pid\":101,\"generation\":1,\"phase\":\"leaving\",\"cooperates\":\"line\",\"ready\":\"said\",\
@@ -199,7 +204,7 @@ fn the_json_says_of_each_worker_and_of_the_pool_what_there_is() {
     assert!(json.contains(busy), "{json}");
     let idle =
         "{\"slot\":5,\"pid\":105,\"generation\":2,\"phase\":\"ready\",\"cooperates\":\"line\",\"ready\":\"said\",\
-                \"age_ms\":498,\"requests\":0,\"busy_ms\":-1,\"memory\":0}]}";
+                \"age_ms\":1498,\"requests\":0,\"busy_ms\":-1,\"memory\":0}]}";
     assert!(json.ends_with(idle), "{json}");
 }
 
@@ -261,9 +266,7 @@ fn the_page_shows_a_row_for_each_worker() {
     let rows = "<tr><td>1</td><td>101</td><td class=\"text warn\">leaving</td><td>8.5s</td><td>10</td><td>9.0s</td>\
                 <td>12.0 MB</td><td>1</td><td class=\"text\">library</td>\
                 <td class=\"text\">replaced by a newer generation</td></tr>\n\
-                <tr><td>2</td><td>102</td><td class=\"text warn\">leaving</td><td></td><td>0</td><td>1.0s</td><td></td>\
-                <td>1</td><td class=\"text\">library</td><td class=\"text\">replaced by a newer generation</td></tr>\n\
-                <tr><td>3</td><td>103</td><td class=\"text good\">ready</td><td></td><td>0</td><td>0.5s</td><td></td>\
+                <tr><td>3</td><td>103</td><td class=\"text good\">ready</td><td></td><td>0</td><td>1.5s</td><td></td>\
                 <td>2</td><td class=\"text\">library</td><td class=\"text\"></td></tr>\n";
     assert!(page.contains(rows), "{page}");
     assert!(page.contains("<span class=\"state good\">running</span>, listening on a, b</p>"), "{page}");
@@ -281,14 +284,14 @@ fn each_gauge_has_its_own_number() {
         "fcgiguard_pool_state{pool=\"p\",fcgiguard_pool_state=\"running\"} 1\n",
         "fcgiguard_pool_state{pool=\"p\",fcgiguard_pool_state=\"degraded\"} 0\n",
         "fcgiguard_workers{pool=\"p\",phase=\"ready\"} 3\n",
-        "fcgiguard_workers{pool=\"p\",phase=\"leaving\"} 3\n",
+        "fcgiguard_workers{pool=\"p\",phase=\"leaving\"} 1\n",
         "fcgiguard_workers{pool=\"p\",phase=\"killed\"} 0\n",
         "fcgiguard_listen_queue_limit{pool=\"p\"} 511\n",
         "fcgiguard_last_reload_success{pool=\"p\"} 1\n",
-        "# UNIT fcgiguard_last_reload_age_seconds seconds\nfcgiguard_last_reload_age_seconds{pool=\"p\"} 0.497\n",
+        "# UNIT fcgiguard_last_reload_age_seconds seconds\nfcgiguard_last_reload_age_seconds{pool=\"p\"} 0.4\n",
         "fcgiguard_workers_busy{pool=\"p\"} 1\n",
         "fcgiguard_oldest_worker_seconds{pool=\"p\"} 9\n",
-        "fcgiguard_workers_memory_bytes{pool=\"p\"} 24000000\n",
+        "fcgiguard_workers_memory_bytes{pool=\"p\"} 12000000\n",
         "fcgiguard_generation{pool=\"p\"} 2\n",
         "fcgiguard_next_start_seconds{pool=\"p\"} 0\n",
     ] {

@@ -4,12 +4,15 @@ the tests and no compiler. What does not compile is found by the compiler's own 
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
+import threading
 
 import tree_sitter
 import tree_sitter_rust
@@ -93,6 +96,8 @@ class File:
                 operand = node.children[-1]
                 default = self.raw(node.children[0]) + b"(%s)" % self.mutated(operand)
                 return choice([(n, self.raw(operand)) for n, _ in found], default)
+        if kind == "struct_expression":
+            return self.without_fields(node)
         if kind == "function_item":
             body = node.child_by_field_name("body")
             found = self.take("FnValue", node.end_point)
@@ -101,7 +106,9 @@ class File:
                     b"/*<%d*/if crate::mutant(%d) { return %s; }/*%d>*/ " % (n, n, new.encode(), n) for n, new in found
                 )
                 text = self.emit(body)
-                return self.source[node.start_byte : body.start_byte] + b"{" + head + text[1:]
+                # A constant function cannot look at the environment; the copy has no constant that calls one.
+                signature = self.source[node.start_byte : body.start_byte].replace(b"const fn ", b"fn ", 1)
+                return signature + b"{" + head + text[1:]
         if kind == "match_arm":
             gone = self.take("MatchArm", node.start_point)
             pattern = node.child_by_field_name("pattern")
@@ -122,6 +129,15 @@ class File:
                 return b"".join(out)
         return self.emit(node)
 
+    def without_fields(self, node):
+        """A field left out is what `..rest` says."""
+        branches = []
+        for field in node.child_by_field_name("body").children:
+            for number, _ in self.take("StructField", field.start_point):
+                after = self.source[field.end_byte : node.end_byte].lstrip().removeprefix(b",")
+                branches.append((number, self.source[node.start_byte : field.start_byte] + after))
+        return choice(branches, self.emit(node)) if branches else self.emit(node)
+
 
 def choice(branches, default):
     out = b""
@@ -130,21 +146,58 @@ def choice(branches, default):
     return b"(" + out + b"{ " + default + b" })"
 
 
-def cargo(*arguments):
+class Children:
+    """What this program has started. Each is a process group of its own, so that it can be ended with what it started."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.running = set()
+        self.ended = False
+
+    def run(self, command, **how):
+        """Runs it to its end; only from threads that no signal interrupts, so that none is started and not known."""
+        with self.lock:
+            if self.ended:
+                return -signal.SIGKILL, b""
+            how = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **how}
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **how)
+            self.running.add(child)
+        out, _ = child.communicate()
+        with self.lock:
+            self.running.discard(child)
+        return child.returncode, out
+
+    def end(self):
+        with self.lock:
+            self.ended = True
+            for child in self.running:
+                # Not yet reaped, or reaped a moment ago.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+
+
+CHILDREN = Children()
+
+
+def interrupted(number, _frame):
+    raise SystemExit(128 + number)
+
+
+def cargo(pool, *arguments):
     command = ["cargo", *arguments, "--message-format=json"]
-    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
-    return run.returncode == 0, [json.loads(line) for line in run.stdout.splitlines()]
+    code, out = pool.submit(CHILDREN.run, command, stdout=subprocess.PIPE).result()
+    return code == 0, [json.loads(line) for line in out.splitlines()]
 
 
-def build(files):
+def build(pool, files):
     """Builds until everything compiles; returns the program and the numbers that do not."""
     unviable = set()
     while True:
         for file in files:
             file.write(unviable)
-        done, messages = cargo("check", "--lib", "--profile=test")
+        done, messages = cargo(pool, "check", "--lib", "--profile=test")
         if done:
-            done, messages = cargo("test", "--lib", "--no-run")
+            done, messages = cargo(pool, "test", "--lib", "--no-run")
             if done:
                 return [m["executable"] for m in messages if m.get("executable")][-1], unviable
         bad = set()
@@ -184,11 +237,31 @@ def one(program, number, timeout, arguments, groups):
     for group in groups:
         # A mutant that loops costs processor time; that is what is limited, so that a busy machine is no reason.
         command = ["prlimit", f"--cpu={timeout}", program, "--test-threads=1", *group, *arguments]
-        null = subprocess.DEVNULL
-        run = subprocess.run(command, env=environment, stdout=null, stderr=null, preexec_fn=limits, check=False)
-        if run.returncode != 0:
-            return {-24: "timeout", -9: "timeout"}.get(run.returncode, "caught")
+        code, out = CHILDREN.run(command, env=environment, preexec_fn=limits, stdout=subprocess.DEVNULL if number else subprocess.PIPE)
+        if code != 0:
+            print((out or b"").decode(), end="", file=sys.stderr)
+            return {-24: "timeout", -9: "timeout"}.get(code, "caught")
     return "missed"
+
+
+def judge(pool, asked, files, mutants):
+    """What becomes of each mutant, by its number."""
+    program, unviable = build(pool, files)
+    used = set().union(*(file.used for file in files))
+    if pool.submit(one, program, 0, asked.timeout, asked.tests, POLICY + CONNECTIONS).result() != "missed":
+        raise SystemExit("the tests fail without any mutant")
+    outcome = {n: "unviable" if n in unviable else "not placed" for n, _ in mutants if n not in used}
+    pending = {}
+    for number, mutant in sorted(mutants, key=lambda m: "policy" not in m[1]["file"]):
+        groups = POLICY if "manager/policy" in mutant["file"] else CONNECTIONS
+        if number in used:
+            pending[pool.submit(one, program, number, asked.timeout, asked.tests, groups)] = (number, mutant["name"])
+    for done in concurrent.futures.as_completed(pending):
+        number, name = pending[done]
+        outcome[number] = done.result()
+        if outcome[number] != "caught":
+            print(f"{outcome[number]}\t{name}", file=sys.stderr, flush=True)
+    return outcome
 
 
 def main():
@@ -210,22 +283,14 @@ def main():
     with open("src/lib.rs", "a") as lib:
         lib.write(ACTIVE)
     print(f"{len(mutants)} mutants", file=sys.stderr)
-    program, unviable = build(files)
-    used = set().union(*(file.used for file in files))
-    if one(program, 0, asked.timeout, asked.tests, POLICY + CONNECTIONS) != "missed":
-        raise SystemExit("the tests fail without any mutant")
-    outcome = {n: "unviable" if n in unviable else "not placed" for n, _ in mutants if n not in used}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupted)
     with concurrent.futures.ThreadPoolExecutor(asked.jobs) as pool:
-        pending = {}
-        for number, mutant in sorted(mutants, key=lambda m: "policy" not in m[1]["file"]):
-            groups = POLICY if "manager/policy" in mutant["file"] else CONNECTIONS
-            if number in used:
-                pending[pool.submit(one, program, number, asked.timeout, asked.tests, groups)] = (number, mutant["name"])
-        for done in concurrent.futures.as_completed(pending):
-            number, name = pending[done]
-            outcome[number] = done.result()
-            if outcome[number] != "caught":
-                print(f"{outcome[number]}\t{name}", file=sys.stderr, flush=True)
+        try:
+            outcome = judge(pool, asked, files, mutants)
+        finally:
+            CHILDREN.end()
+            pool.shutdown(wait=False, cancel_futures=True)
     lines = [f"{outcome[n]}\t{m['name']}" for n, m in mutants]
     if asked.report:
         with open(asked.report, "w") as report:

@@ -1,7 +1,10 @@
 """Wrong commands: an exit status, a message that says what to do, and nothing left bound or half-started."""
 import os
+import resource
+import shutil
 import socket
 import subprocess
+import tempfile
 
 import pytest
 import servers
@@ -136,6 +139,15 @@ def test_a_start_without_address_and_command_says_both(fcgiguard):
     assert done.returncode == 3 and "no command" in done.stderr and "no address" in done.stderr, done.stderr
 
 
+def as_nobody(fcgiguard, *options):
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", os.path.realpath(fcgiguard), "run", *options]
+    done = subprocess.run([*command, "--", TRUE], capture_output=True, text=True, timeout=15, stdin=subprocess.DEVNULL, cwd="/",
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)))
+    if "setpriv: failed to execute" in done.stderr:
+        pytest.skip("the tree is closed to other users")
+    return done
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 @pytest.mark.parametrize("options, said", [
     (["--listen", "127.0.0.1:80"], "CAP_NET_BIND_SERVICE"),
@@ -143,11 +155,37 @@ def test_a_start_without_address_and_command_says_both(fcgiguard):
     (["--listen", "/root/fcgiguard-not-bound"], "give the user that starts the server the right to write there"),
 ], ids=["port", "user", "folder"])
 def test_what_takes_rights_says_which(fcgiguard, options, said):
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", os.path.realpath(fcgiguard), "run", *options]
-    done = subprocess.run([*command, "--", TRUE], capture_output=True, text=True, timeout=15, stdin=subprocess.DEVNULL, cwd="/")
-    if "setpriv: failed to execute" in done.stderr:
-        pytest.skip("the tree is closed to other users")
+    done = as_nobody(fcgiguard, *options)
     assert done.returncode in (3, 4) and said in done.stderr, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_all_that_only_root_may_do_is_refused_together_before_anything_is_bound(fcgiguard):
+    folder = tempfile.mkdtemp()
+    os.chmod(folder, 0o777)
+    try:
+        options = ["--user=root", "--group=root", "--socket-owner=root", "--socket-group=root", "--chroot=/", "--nice=-5", "--rlimit-nofile=1025"]
+        done = as_nobody(fcgiguard, "--listen", f"{folder}/s", *options)
+        told = [line for line in done.stderr.splitlines() if "only root may" in line]
+        assert done.returncode == 3, done.stderr
+        for option in options:
+            assert sum(line.startswith(f"fcgiguard run: {option.split('=')[0]}: ") for line in told) == 1, (option, done.stderr)
+        assert os.listdir(folder) == []
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_what_the_manager_is_already_takes_no_right(fcgiguard):
+    folder = tempfile.mkdtemp()
+    os.chmod(folder, 0o777)
+    try:
+        own = ["--user=65534", "--group=65534", "--socket-owner=65534", "--socket-group=65534", "--nice=1", "--rlimit-nofile=64"]
+        # The program does not serve, so that its first start is the last one; what counts is that it could be started.
+        done = as_nobody(fcgiguard, "--listen", f"{folder}/s", *own, "--give-up-after=1", "--on-crash=exit")
+        assert "only root" not in done.stderr and "exited with status" in done.stderr and "cannot be started" not in done.stderr, done.stderr
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_file_that_is_no_socket_is_told_of_by_run_and_probe(fcgiguard, folder):

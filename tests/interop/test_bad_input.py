@@ -3,12 +3,13 @@ import os
 import resource
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 
 import pytest
 import servers
-from process import free_port, listening
+from process import free_port, listening, wait_until
 
 TRUE = "/bin/cat"
 
@@ -186,6 +187,40 @@ def test_what_the_manager_is_already_takes_no_right(fcgiguard):
         assert "only root" not in done.stderr and "exited with status" in done.stderr and "cannot be started" not in done.stderr, done.stderr
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("make, said", [
+    (lambda path: None, "no such file or directory"),
+    (lambda path: (os.mkdir(os.path.dirname(path)), os.mkdir(path)), "is a directory"),
+    (lambda path: (os.mkdir(os.path.dirname(path)), os.symlink("/dev/full", path)), "is a link"),
+    (lambda path: (os.mkdir(os.path.dirname(path)), os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 7))), "no space left"),
+], ids=["no folder", "a folder", "a link", "a full disk"])
+def test_a_pidfile_that_cannot_be_written_is_refused_at_the_start(fcgiguard, folder, make, said):
+    path = f"{folder}/run/app.pid"
+    try:
+        make(path)
+    except PermissionError:
+        pytest.skip("root is needed")
+    address, before = f"{folder}/s", [entry for _, _, files in os.walk(folder) for entry in files]
+    done = run(fcgiguard, "--listen", address, "--pidfile", path, "--", TRUE)
+    assert done.returncode == 3 and f'--pidfile: "{path}": ' in done.stderr and said in done.stderr.lower(), done.stderr
+    assert free(address) and [entry for _, _, files in os.walk(folder) for entry in files] == before
+    done = run(fcgiguard, "--listen", "/no/such/folder/s", "--workers", "none", "--pidfile", path, "--", TRUE)
+    assert "--workers" in done.stderr and ("--pidfile" in done.stderr or said == "no space left"), done.stderr
+
+
+def test_a_second_start_leaves_the_pidfile_of_the_first(fcgiguard, folder):
+    address, path = f"{folder}/s", f"{folder}/pid"
+    options = ("--listen", address, "--pidfile", path, "--cooperate", "observe", "--alive-after", "50ms", "--", "/bin/sleep", "60")
+    first = subprocess.Popen([fcgiguard, "run", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until("the pidfile", lambda: os.path.exists(path) and open(path).read() == f"{first.pid}\n")
+        done = run(fcgiguard, *options)
+        assert done.returncode == 4 and open(path).read() == f"{first.pid}\n", done.stderr
+    finally:
+        first.terminate()
+        first.wait(30)
+    assert not os.path.exists(path)
 
 
 def test_a_file_that_is_no_socket_is_told_of_by_run_and_probe(fcgiguard, folder):

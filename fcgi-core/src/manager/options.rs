@@ -445,7 +445,7 @@ options! {
     control_users: Vec<String> = "", "Users besides root and the manager's own that may command.";
     control_readers: Vec<String> = "", "Users that may read the status.";
 
-    pidfile: String = "", "File that gets the manager's process id; removed at the end.";
+    pidfile: String = "", "File that gets the manager's process id; removed at the end. A start that cannot write it is refused.";
     user: String = "", "User that workers run as.", exec_only;
     group: String = "", "Group that workers run as; the user's own if not given.", exec_only;
     umask: Octal = "", "File mode mask of workers, in octal.", exec_only;

@@ -3,10 +3,10 @@
 use crate::config;
 use crate::EXIT_USAGE;
 use fcgi_core::event::{Level, Notice};
-use fcgi_core::manager::executor::OpenError;
+use fcgi_core::manager::executor::{pidfile_fault, OpenError};
 use fcgi_core::manager::group::Group;
 use fcgi_core::manager::listen::inherited;
-use fcgi_core::manager::options::{env_name, LogFormat, PoolOptions, OPTIONS};
+use fcgi_core::manager::options::{env_name, LogFormat, OptionFault, PoolOptions, OPTIONS};
 use fcgi_core::manager::spawn::Command;
 use fcgi_core::manager::upgrade::Image;
 use fcgi_core::{Code, Coded};
@@ -130,10 +130,11 @@ pub fn parse(args: Vec<OsString>) -> Result<Pools, Vec<String>> {
     let several = pools.len() > 1;
     for (options, _) in &pools {
         let pool = if several { format!("pool {}: ", options.name) } else { String::new() };
-        let shown = |fault: &fcgi_core::manager::options::OptionFault| {
-            format!("{pool}--{}", fault.to_string().replacen(&fault.option, &fault.option.replace('_', "-"), 1))
-        };
-        faults.extend(options.validate().iter().map(shown));
+        faults.extend(options.validate().iter().map(|fault| format!("{pool}{}", shown(fault))));
+    }
+    if !faults.is_empty() {
+        // Otherwise the start looks itself.
+        faults.extend(pools.iter().filter_map(|(options, _)| pidfile_fault(options)).map(|fault| shown(&fault)));
     }
     for (at, (options, _)) in pools.iter().enumerate() {
         if pools.iter().take(at).any(|(other, _)| other.name == options.name) {
@@ -150,6 +151,11 @@ pub fn parse(args: Vec<OsString>) -> Result<Pools, Vec<String>> {
     } else {
         Err(faults)
     }
+}
+
+/// A fault by the name that the option has on the command line.
+fn shown(fault: &OptionFault) -> String {
+    format!("--{}", fault.to_string().replacen(&fault.option, &fault.option.replace('_', "-"), 1))
 }
 
 /// The pools of a file, or every fault with its place.
@@ -267,7 +273,9 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 fn refuse(faults: &[(String, OpenError)]) -> ExitCode {
     let several = faults.len() > 1;
     for (pool, error) in faults {
-        for line in error.lines() {
+        let plain = error.lines();
+        let lines = error.options.iter().map(shown).chain(plain.into_iter().skip(error.options.len()));
+        for line in lines {
             let pool = if several { format!("pool {pool}: ") } else { String::new() };
             eprintln!("fcgiguard run: {pool}{line}");
         }

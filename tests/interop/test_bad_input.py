@@ -1,11 +1,15 @@
 """Wrong commands: an exit status, a message that says what to do, and nothing left bound or half-started."""
 import os
+import resource
+import shutil
 import socket
+import stat
 import subprocess
+import tempfile
 
 import pytest
 import servers
-from process import free_port, listening
+from process import free_port, listening, wait_until
 
 TRUE = "/bin/cat"
 
@@ -136,6 +140,15 @@ def test_a_start_without_address_and_command_says_both(fcgiguard):
     assert done.returncode == 3 and "no command" in done.stderr and "no address" in done.stderr, done.stderr
 
 
+def as_nobody(fcgiguard, *options):
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", os.path.realpath(fcgiguard), "run", *options]
+    done = subprocess.run([*command, "--", TRUE], capture_output=True, text=True, timeout=15, stdin=subprocess.DEVNULL, cwd="/",
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)))
+    if "setpriv: failed to execute" in done.stderr:
+        pytest.skip("the tree is closed to other users")
+    return done
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 @pytest.mark.parametrize("options, said", [
     (["--listen", "127.0.0.1:80"], "CAP_NET_BIND_SERVICE"),
@@ -143,11 +156,71 @@ def test_a_start_without_address_and_command_says_both(fcgiguard):
     (["--listen", "/root/fcgiguard-not-bound"], "give the user that starts the server the right to write there"),
 ], ids=["port", "user", "folder"])
 def test_what_takes_rights_says_which(fcgiguard, options, said):
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", os.path.realpath(fcgiguard), "run", *options]
-    done = subprocess.run([*command, "--", TRUE], capture_output=True, text=True, timeout=15, stdin=subprocess.DEVNULL, cwd="/")
-    if "setpriv: failed to execute" in done.stderr:
-        pytest.skip("the tree is closed to other users")
+    done = as_nobody(fcgiguard, *options)
     assert done.returncode in (3, 4) and said in done.stderr, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_all_that_only_root_may_do_is_refused_together_before_anything_is_bound(fcgiguard):
+    folder = tempfile.mkdtemp()
+    os.chmod(folder, 0o777)
+    try:
+        options = ["--user=root", "--group=root", "--socket-owner=root", "--socket-group=root", "--chroot=/", "--nice=-5", "--rlimit-nofile=1025"]
+        done = as_nobody(fcgiguard, "--listen", f"{folder}/s", *options)
+        told = [line for line in done.stderr.splitlines() if "only root may" in line]
+        assert done.returncode == 3, done.stderr
+        for option in options:
+            assert sum(line.startswith(f"fcgiguard run: {option.split('=')[0]}: ") for line in told) == 1, (option, done.stderr)
+        assert os.listdir(folder) == []
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_what_the_manager_is_already_takes_no_right(fcgiguard):
+    folder = tempfile.mkdtemp()
+    os.chmod(folder, 0o777)
+    try:
+        own = ["--user=65534", "--group=65534", "--socket-owner=65534", "--socket-group=65534", "--nice=1", "--rlimit-nofile=64"]
+        # The program does not serve, so that its first start is the last one; what counts is that it could be started.
+        done = as_nobody(fcgiguard, "--listen", f"{folder}/s", *own, "--give-up-after=1", "--on-crash=exit")
+        assert "only root" not in done.stderr and "exited with status" in done.stderr and "cannot be started" not in done.stderr, done.stderr
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("make, said", [
+    (lambda path: None, "no such file or directory"),
+    (lambda path: (os.mkdir(os.path.dirname(path)), os.mkdir(path)), "is a directory"),
+    (lambda path: (os.mkdir(os.path.dirname(path)), os.symlink("/dev/full", path)), "is a link"),
+    (lambda path: (os.mkdir(os.path.dirname(path)), os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 7))), "no space left"),
+], ids=["no folder", "a folder", "a link", "a full disk"])
+def test_a_pidfile_that_cannot_be_written_is_refused_at_the_start(fcgiguard, folder, make, said):
+    path = f"{folder}/run/app.pid"
+    try:
+        make(path)
+    except PermissionError:
+        pytest.skip("root is needed")
+    address, before = f"{folder}/s", [entry for _, _, files in os.walk(folder) for entry in files]
+    done = run(fcgiguard, "--listen", address, "--pidfile", path, "--", TRUE)
+    assert done.returncode == 3 and f'--pidfile: "{path}": ' in done.stderr and said in done.stderr.lower(), done.stderr
+    assert free(address) and [entry for _, _, files in os.walk(folder) for entry in files] == before
+    done = run(fcgiguard, "--listen", "/no/such/folder/s", "--workers", "none", "--pidfile", path, "--", TRUE)
+    assert "--workers" in done.stderr and ("--pidfile" in done.stderr or said == "no space left"), done.stderr
+
+
+def test_a_second_start_leaves_the_pidfile_of_the_first(fcgiguard, folder):
+    address, path = f"{folder}/s", f"{folder}/pid"
+    options = ("--listen", address, "--pidfile", path, "--cooperate", "observe", "--alive-after", "50ms", "--", "/bin/sleep", "60")
+    first = subprocess.Popen([fcgiguard, "run", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until("the pidfile", lambda: os.path.exists(path) and open(path).read() == f"{first.pid}\n")
+        done = run(fcgiguard, *options)
+        assert done.returncode == 4 and open(path).read() == f"{first.pid}\n", done.stderr
+    finally:
+        first.terminate()
+        first.wait(30)
+    assert not os.path.exists(path)
 
 
 def test_a_file_that_is_no_socket_is_told_of_by_run_and_probe(fcgiguard, folder):

@@ -293,17 +293,23 @@ def no_memory_at_all(make, seconds):
 
 @own_pool
 def start_without_room(make, seconds):
-    """A manager is started when the disk of log and pidfile is full, or its files may not grow.
-    It serves, and leaves no half pidfile."""
+    """A manager is started when the disk of log and pidfile is full.
+    It is refused with the reason, leaving no half pidfile and no socket; without a pidfile it serves."""
     rig = make("start_without_room")
     if not rig.mounted:
         raise CannotBe("no tmpfs can be mounted here")
     fill(rig)
-    rig.begin()
+    rig.start()
+    code = rig.manager.wait(timeout=30)
+    said = (rig.top / "stderr").read_text(errors="replace")
+    left = [path for path in (rig.pidfile, rig.address, rig.control) if os.path.exists(path)]
+    if code != 3 or "--pidfile" not in said or left:
+        raise AssertionError(f"ended with {code}, left {left}: {said}")
+    rig.begin(pidfile=False)
     sent, by_kill, lost = rig.quiet_load(0.5)
     if lost or by_kill:
         raise AssertionError(f"{lost + by_kill} of {sent} requests lost")
-    return f"{sent} requests, none lost"
+    return f"refused with a pidfile; without one {sent} requests, none lost"
 
 
 @own_pool

@@ -138,9 +138,10 @@ class Rig:
                 os.chown(path, NOBODY, NOBODY)
         self.manager = None
 
-    def start(self, workers=4):
+    def start(self, workers=4, pidfile=True):
         self.size = workers
-        args = [self.image, "run", "--listen", self.address, "--control", self.control, "--workers", str(workers), "--pidfile", self.pidfile,
+        named = ["--pidfile", self.pidfile] if pidfile else []
+        args = [self.image, "run", "--listen", self.address, "--control", self.control, "--workers", str(workers), *named,
                 "--log", self.log, "--restart-delay-max", "1s", "--sample-interval", "200ms", *self.options, "--", *self.worker]
         as_user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
         self.manager = subprocess.Popen(args, stdout=self.errors, stderr=self.errors, cwd=self.folder, env=self.env,
@@ -200,9 +201,9 @@ class Rig:
             send(pid, signal.SIGCONT)
         self.stopped.clear()
 
-    def begin(self):
+    def begin(self, **how):
         """Starts the manager, waits until it serves, and remembers how it is at rest."""
-        self.start()
+        self.start(**how)
         self.ready()
         # The first of each leaves open what stays open: the socket that asks for the listen queue, an upgrade's image.
         for change in ("reload", "upgrade"):

@@ -211,6 +211,7 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     random.seed(wish.seed)
+    began = time.monotonic()
     print(f"soak: seed {wish.seed}", flush=True)
     for known in (hurts.SHARED, hurts.ALONE):
         known[:] = [fault for fault in known if wish.only in fault.__name__]
@@ -250,7 +251,8 @@ def main():
     faults += hurt.findings
     for fault in faults:
         print(f"soak: {fault}")
-    print(f"soak: {passed} passed, {len(faults)} failed")
+    took = round(time.monotonic() - began)
+    print(f"soak: {passed} passed, {len(faults)} failed in {took // 60} min {took % 60} s, ended {time.strftime('%F %T %Z')}")
     return 1 if faults else 0
 
 

@@ -279,8 +279,11 @@ impl Manager {
         Ok(manager)
     }
 
-    /// After the dry run: what was bound for it is given back. No faults.
+    /// After the dry run, or a start that failed elsewhere: what was bound for it is given back. No faults.
     pub(super) fn undo(&mut self) -> Vec<String> {
+        if let Some(path) = self.pidfile.take().filter(|path| is_ours(path)) {
+            let _ = std::fs::remove_file(path);
+        }
         self.listeners.iter_mut().for_each(Listener::remove_file);
         self.control.iter_mut().for_each(Control::close);
         Vec::new()
@@ -313,6 +316,11 @@ impl Manager {
                 Err(Unfit::Option(fault)) => error.options.push(fault),
             },
             Mode::Fork(_) => error.options.extend(not_for_fork(&options)),
+        }
+        // Who starts a daemon with a pidfile steers it by that file. One that serves already goes on without.
+        let may_refuse = state.is_none() && !handover::is_changed_over();
+        if may_refuse {
+            error.options.extend(pidfile_fault(&options));
         }
         if !error.options.is_empty() || error.command.is_some() {
             let_go();
@@ -410,7 +418,19 @@ impl Manager {
             Some(state) => manager.adopt(state),
             None => manager.warn_of_exposed_ports(),
         }
-        manager.write_pidfile();
+        match manager.write_pidfile() {
+            // A full disk, say: what can be known only by writing.
+            Err(fault) if may_refuse => {
+                manager.undo();
+                error.options.push(fault_of_pidfile(&manager.options, &fault));
+                return Err(error);
+            }
+            Err(fault) => {
+                let text = format!("pidfile {}: {fault}", manager.options.pidfile);
+                manager.tell(Level::Warning, "pidfile", None, text);
+            }
+            Ok(()) => {}
+        }
         Ok(manager)
     }
 
@@ -447,17 +467,19 @@ impl Manager {
         }
     }
 
-    fn write_pidfile(&mut self) {
+    fn write_pidfile(&mut self) -> std::io::Result<()> {
         if self.options.pidfile.is_empty() {
-            return;
+            return Ok(());
         }
         let path = std::path::PathBuf::from(&self.options.pidfile);
-        match put_pid(&path) {
-            Ok(()) => self.pidfile = Some(path),
-            // Written by an earlier image of this process, and to be removed at its end.
-            Err(_) if is_ours(&path) => self.pidfile = Some(path),
-            Err(error) => self.tell(Level::Warning, "pidfile", None, format!("pidfile {}: {error}", path.display())),
+        let outcome = put_pid(&path);
+        // Written by an earlier image of this process, and to be removed at its end.
+        let is_there = outcome.is_ok() || is_ours(&path);
+        if is_there {
+            self.pidfile = Some(path);
+            return Ok(());
         }
+        outcome
     }
 
     pub(super) fn set_blocking(&mut self, blocking: bool) {
@@ -933,6 +955,34 @@ fn put_pid(path: &std::path::Path) -> std::io::Result<()> {
         let _ = std::fs::remove_file(path);
     }
     outcome
+}
+
+/// What keeps the pidfile from being written, as far as that can be told before anything is bound. Another manager's is left as it is.
+pub fn pidfile_fault(options: &PoolOptions) -> Option<OptionFault> {
+    if options.pidfile.is_empty() {
+        return None;
+    }
+    let path = std::path::Path::new(&options.pidfile);
+    let outcome = match open_pidfile(path, std::fs::File::options().write(true)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let made = open_pidfile(path, std::fs::File::options().write(true).create_new(true));
+            made.and_then(|_| std::fs::remove_file(path))
+        }
+        other => other.map(drop),
+    };
+    outcome.err().map(|error| fault_of_pidfile(options, &error))
+}
+
+fn fault_of_pidfile(options: &PoolOptions, error: &std::io::Error) -> OptionFault {
+    let (reason, code) = match error.raw_os_error() {
+        Some(libc::ELOOP) => ("is a link, which is not followed: name the file itself".to_owned(), Code::InvalidOption),
+        Some(libc::ENXIO) => ("is a pipe or a socket: name a file".to_owned(), Code::InvalidOption),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            (format!("cannot be written: {error}; choose a folder that this user may write to"), Code::PermissionDenied)
+        }
+        _ => (format!("cannot be written: {error}"), Code::InvalidOption),
+    };
+    OptionFault { option: "pidfile".to_owned(), value: options.pidfile.clone(), reason, code }
 }
 
 /// Whether a pidfile names this process.

@@ -493,10 +493,15 @@ pub fn unclaimed() -> Vec<PoolState> {
     with_received(|received| received.as_mut().map(|state| std::mem::take(&mut state.pools)).unwrap_or_default())
 }
 
+/// Whether this process served already, as an earlier image of itself.
+pub fn is_changed_over() -> bool {
+    !is_check() && std::env::var_os(env::STATE_PID).is_some_and(|pid| pid == *process::pid().to_string())
+}
+
 /// The signals that came during the change-over, and those that were blocked before it; once.
 pub fn signals() -> Option<(Vec<i32>, u64)> {
     static TAKEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-    if is_check() || std::env::var_os(env::STATE_PID).is_none_or(|pid| pid != *process::pid().to_string()) {
+    if !is_changed_over() {
         return None;
     }
     if TAKEN.swap(true, std::sync::atomic::Ordering::Relaxed) {

@@ -4,7 +4,8 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 use crate::error::{Code, Coded};
-use crate::sys::{process, users};
+use crate::sys::process;
+use crate::sys::users::{self, Right};
 use crate::units::{format_duration_ms, format_size, parse_duration_ms, parse_size};
 use std::fmt;
 
@@ -444,7 +445,7 @@ options! {
     control_users: Vec<String> = "", "Users besides root and the manager's own that may command.";
     control_readers: Vec<String> = "", "Users that may read the status.";
 
-    pidfile: String = "", "File that gets the manager's process id; removed at the end.";
+    pidfile: String = "", "File that gets the manager's process id; removed at the end. A start that cannot write it is refused.";
     user: String = "", "User that workers run as.", exec_only;
     group: String = "", "Group that workers run as; the user's own if not given.", exec_only;
     umask: Octal = "", "File mode mask of workers, in octal.", exec_only;
@@ -623,15 +624,67 @@ impl PoolOptions {
                 }
             }
         }
-        if !users::may_become_another() {
-            let other = |name: &str| users::user(name).is_some_and(|user| user.uid != process::effective_uid());
-            for (option, name) in [("user", &self.user), ("socket_owner", &self.socket_owner)] {
-                if !name.is_empty() && other(name) {
-                    let reason = format!("only root may do that: start as root, or leave {option} out");
-                    fault(option, name.clone(), &reason, Code::PermissionDenied);
-                }
+        self.look_at_rights(fault);
+    }
+
+    /// What takes a right that this process has not: a worker's start would fail at it, again and again.
+    fn look_at_rights(&self, fault: &mut impl FnMut(&str, String, &str, Code)) {
+        let mut only_root = |option: &str, value: &str, right: Right| {
+            if !users::has(right) {
+                let reason = format!("only root may do that: start as root, or leave {option} out");
+                fault(option, value.to_owned(), &reason, Code::PermissionDenied);
+            }
+        };
+        let other = |name: &str| users::user(name).is_some_and(|user| user.uid != process::effective_uid());
+        if other(&self.user) {
+            // Its groups come with it.
+            only_root("user", &self.user, if users::has(Right::SetUid) { Right::SetGid } else { Right::SetUid });
+        }
+        if other(&self.socket_owner) {
+            only_root("socket_owner", &self.socket_owner, Right::Chown);
+        }
+        if !self.keeps_identity() && users::group(&self.group).is_some() {
+            only_root("group", &self.group, Right::SetGid);
+        }
+        if users::group(&self.socket_group).is_some_and(|group| !users::is_in(group)) {
+            only_root("socket_group", &self.socket_group, Right::Chown);
+        }
+        if !self.chroot.is_empty() {
+            only_root("chroot", &self.chroot, Right::SysChroot);
+        }
+        if self.nice < 0 && process::own_nice().saturating_add(self.nice).max(-20) < process::lowest_nice() {
+            only_root("nice", &self.nice.to_string(), Right::SysNice);
+        }
+        let limits = [
+            ("rlimit_nofile", libc::RLIMIT_NOFILE, self.rlimit_nofile),
+            ("rlimit_core", libc::RLIMIT_CORE, self.rlimit_core.0),
+            ("rlimit_as", libc::RLIMIT_AS, self.rlimit_as.0),
+        ];
+        for (option, resource, value) in limits {
+            let highest = process::highest_limit(resource as _).unwrap_or(u64::MAX);
+            if value > highest && !users::has(Right::SysResource) {
+                let reason = format!("only root may raise it above this process's own hard limit, {highest}");
+                fault(option, value.to_string(), &reason, Code::PermissionDenied);
             }
         }
+        let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
+        if most.is_some_and(|most| self.rlimit_nofile > most) {
+            let reason = format!("the system allows {} at most (sysctl fs.nr_open)", most.unwrap_or(0));
+            fault("rlimit_nofile", self.rlimit_nofile.to_string(), &reason, Code::InvalidOption);
+        }
+    }
+
+    /// Whether `user` and `group` are what this process is already, so that workers need to become nobody else.
+    pub(super) fn keeps_identity(&self) -> bool {
+        if self.user.is_empty() && self.group.is_empty() {
+            return true;
+        }
+        let myself = process::effective_uid();
+        let same_user = self.user.is_empty() || users::user(&self.user).is_some_and(|user| user.uid == myself);
+        let same_group =
+            self.group.is_empty() || users::group(&self.group).is_some_and(|group| group == process::effective_gid());
+        // Root drops its further groups even so.
+        myself != 0 && same_user && same_group
     }
 
     /// Whether memory is counted as the proportional share.

@@ -156,15 +156,13 @@ pub fn identity(options: &PoolOptions) -> Result<Option<Identity>, OptionFault> 
         reason: format!("there is no such {option}"),
         code: Code::InvalidOption,
     };
-    if options.user.is_empty() && options.group.is_empty() {
+    if options.keeps_identity() {
         return Ok(None);
     }
     let myself = crate::sys::process::effective_uid();
-    if options.group.is_empty() && myself != 0 && users::user(&options.user).is_some_and(|user| user.uid == myself) {
-        return Ok(None);
-    }
     let user = match options.user.as_str() {
-        "" => users::User { uid: crate::sys::process::effective_uid(), gid: 0, name: String::new() },
+        // With its own further groups, not root's.
+        "" => users::user(&myself.to_string()).unwrap_or(users::User { uid: myself, gid: 0, name: String::new() }),
         name => users::user(name).ok_or_else(|| fault("user", name))?,
     };
     let gid = match options.group.as_str() {

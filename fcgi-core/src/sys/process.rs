@@ -42,6 +42,37 @@ pub fn effective_uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// The effective group id.
+pub fn effective_gid() -> u32 {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::getegid() }
+}
+
+/// How high this process may set a limit of a resource (`libc::RLIMIT_…`) of its own without a right; None where it is not said.
+pub fn highest_limit(resource: u32) -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a whole rlimit for the call to fill.
+    check("getrlimit", unsafe { libc::getrlimit(resource as _, &mut limit) }).ok()?;
+    Some(limit.rlim_max)
+}
+
+/// The lowest niceness that this process may have without a right: its own, or what RLIMIT_NICE leaves (20 less it).
+pub fn lowest_nice() -> i32 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a whole rlimit for the call to fill; getpriority takes numbers only.
+    let own = unsafe {
+        libc::getrlimit(libc::RLIMIT_NICE, &mut limit);
+        libc::getpriority(libc::PRIO_PROCESS, 0)
+    };
+    own.min(20 - i32::try_from(limit.rlim_cur.min(40)).unwrap_or(0))
+}
+
+/// This process's niceness.
+pub fn own_nice() -> i32 {
+    // SAFETY: takes numbers only.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
 /// Forks. The child has one thread, whatever the parent has.
 ///
 /// Hosts with at-fork hooks of their own (Perl, Python) use theirs instead.

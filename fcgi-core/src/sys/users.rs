@@ -40,15 +40,35 @@ pub fn user(name: &str) -> Option<User> {
     }
 }
 
-/// Whether this process may act as another user: root, or CAP_SETUID and CAP_CHOWN. Yes, where the system does not say.
-pub fn may_become_another() -> bool {
-    const CHOWN_AND_SETUID: u64 = 1 | 1 << 7;
+/// A right that root has, and others by capability.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // the kernel's names
+pub enum Right {
+    Chown = 0,
+    SetGid = 6,
+    SetUid = 7,
+    SysChroot = 18,
+    SysNice = 23,
+    SysResource = 24,
+}
+
+/// Whether this process has the right. Yes, where the system does not say.
+pub fn has(right: Right) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     match effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()) {
-        Some(held) => held & CHOWN_AND_SETUID == CHOWN_AND_SETUID,
+        Some(held) => held & 1 << right as u32 != 0,
         None => true,
     }
+}
+
+/// Whether this process is in the group, as its own or as a further one: it may give its files to it.
+pub fn is_in(group: u32) -> bool {
+    let mut groups = vec![0 as libc::gid_t; 65_536];
+    // SAFETY: the array is valid for as many entries as it is said to have; getegid has no arguments.
+    let (own, count) = unsafe { (libc::getegid(), libc::getgroups(groups.len() as libc::c_int, groups.as_mut_ptr())) };
+    groups.truncate(usize::try_from(count).unwrap_or(0));
+    own == group || groups.contains(&group)
 }
 
 /// The number of the group of this name or number.

@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn every_fault_has_its_line_and_column_and_all_are_found() {
         let source = "window = 'soon'\nfal = 3\n[target.web]\n  rise = 0\n  max_actions = 3\n[target.two]\naddress = 'x'\n\
-                      on_down = ['/no/such']\nsignal = 'WINCH'\nmethod = 'get-values'\nscript = '/x.php'\nrepeat = '1s'\n";
+                      on_down = ['/no/such']\nsignal = 'WINHC'\nmethod = 'get-values'\nscript = '/x.php'\nrepeat = '1s'\n";
         let found = faults(source);
         for (begin, holds) in [
             ("f:1:1: window: ", "250ms"),

@@ -79,6 +79,13 @@ fn a_scraper_gets_the_format_that_it_asks_for() {
     assert_eq!(Format::for_accept(prometheus), Format::OpenMetrics);
     assert_eq!(Format::for_accept("*/*"), Format::Prometheus);
     assert_eq!(Format::for_accept(""), Format::Prometheus);
+    let versions = [
+        (Format::OpenMetrics, "application/openmetrics-text; version=1.0.0;"),
+        (Format::Prometheus, "text/plain; version=0.0.4;"),
+    ];
+    for (format, version) in versions {
+        assert!(format.content_type().starts_with(version) && format.content_type().ends_with("charset=utf-8"));
+    }
 }
 
 #[test]
@@ -247,6 +254,14 @@ fn a_brake_and_a_failed_reload_are_shown_with_their_times() {
     assert!(text.contains("fcgiguard_next_start_seconds{pool=\"p\"} 2.5\n"), "{text}");
     assert!(text.contains("fcgiguard_last_reload_success{pool=\"p\"} 0\n"), "{text}");
     assert!(!text.contains("# UNIT") && !text.contains("# EOF"), "the older format has neither: {text}");
+}
+
+#[test]
+fn a_pool_that_starts_is_shown_as_on_its_way() {
+    let mut fresh = Policy::new(&PoolOptions::default(), 1);
+    fresh.handle(0, Event::Start);
+    let page = fresh.status().to_html("p", &[], 0, |_| "library");
+    assert!(page.contains("<span class=\"state warn\">starting</span>"), "{page}");
 }
 
 #[test]

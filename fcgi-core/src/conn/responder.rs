@@ -564,6 +564,7 @@ mod tests {
             let mut conn = asked(keep, "0");
             let mut out = Vec::new();
             conn.stderr(1, b"", &mut out);
+            conn.stderr(2, b"y", &mut Vec::new());
             conn.stdout(1, b"x", &mut out);
             assert_eq!((out[1], out[8]), (6, b'x'));
             out.clear();
@@ -606,6 +607,7 @@ mod tests {
         assert_eq!(conn.receive(&mut two).unwrap(), Some(RequestEvent::Stdin { id: 1, bytes: b"a" }));
         assert_eq!(conn.receive(&mut two).unwrap(), Some(RequestEvent::StdinEnd { id: 1 }));
         assert_eq!(conn.receive(&mut two).unwrap(), None, "passed over");
+        assert!(conn.stdin_end_due(1), "that was not the end");
     }
 
     #[test]
@@ -639,5 +641,20 @@ mod tests {
         conn.receive(&mut input).unwrap();
         assert_eq!(conn.receive(&mut input).unwrap(), Some(RequestEvent::Managed));
         assert_eq!((conn.active(), conn.output()[12]), (1, ProtocolStatus::Overloaded as u8));
+    }
+
+    #[test]
+    fn values_may_be_asked_for_up_to_their_limit_to_the_byte() {
+        let limits = Limits { values_bytes: 16, ..Limits::default() };
+        for (name_len, fits) in [(14u8, true), (15, false)] {
+            let mut conn = ResponderConn::new(limits, Capabilities::default());
+            let mut record = vec![1, 9, 0, 0, 0, name_len + 2, 0, 0, name_len, 0];
+            record.resize(record.len() + usize::from(name_len), b'A');
+            let found = conn.receive(&mut record.as_slice());
+            assert_eq!(
+                found.map_err(|error| error.rule),
+                if fits { Ok(Some(RequestEvent::Managed)) } else { Err(Rule::ValuesBytes) }
+            );
+        }
     }
 }

@@ -181,3 +181,37 @@ fn describe_answer(event: &AnswerEvent<'_>) -> (String, Option<(&'static str, u1
         AnswerEvent::UnknownType(kind) => (format!("unknown-type {kind}"), None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names and values of these lengths, each with a length of four bytes.
+    fn pairs(lengths: &[(u32, u32)]) -> Vec<u8> {
+        let mut stream = Vec::new();
+        for (name, value) in lengths {
+            stream.extend((name | 1 << 31).to_be_bytes());
+            stream.extend((value | 1 << 31).to_be_bytes());
+            stream.resize(stream.len() + (name + value) as usize, b'a');
+        }
+        stream
+    }
+
+    #[test]
+    fn pairs_have_the_limits_that_the_vectors_were_written_for() {
+        let rows: [(&[(u32, u32)], bool); 6] = [
+            (&[(1, 1); 64], true),
+            (&[(1, 1); 65], false),
+            (&[(4096, 1)], true),
+            (&[(4097, 1)], false),
+            (&[(1, 65536)], true),
+            (&[(1, 65537)], false),
+        ];
+        for (lengths, fits) in rows {
+            let mut trace = Trace::new("pairs").unwrap();
+            trace.feed(&pairs(lengths));
+            trace.finish();
+            assert_eq!(trace.error().is_empty(), fits, "{} {:?}: {}", lengths.len(), lengths[0], trace.error());
+        }
+    }
+}

@@ -1590,3 +1590,157 @@ fn too_much_memory_is_more_than_the_limit_in_so_many_samples_in_a_row() {
         assert_eq!(world.spawned(), replaced, "{memory}");
     }
 }
+
+#[test]
+fn the_first_worker_that_leaves_at_once_with_status_0_is_told_with_a_hint_and_the_next_without() {
+    let mut world = World::new(&[("workers", "1")]);
+    for _ in 0..2 {
+        world.exit(0, 0);
+        world.pass(60_000);
+    }
+    let said = world.told.iter().filter(|told| told.kind == "start_failed");
+    let hinted: Vec<bool> = said.map(|told| told.text.contains("stay in the foreground")).collect();
+    assert_eq!(hinted, [true, false]);
+}
+
+#[test]
+fn who_serves_nobody_yet_goes_before_who_serves_when_there_are_too_many() {
+    let mut world = World::new(&[("workers", "4")]);
+    world.all_one_ready();
+    world.all_one_ready();
+    world.event(Event::Scale { change: 1, workers: 1 });
+    assert_eq!((world.slots(Phase::Starting).len(), world.slots(Phase::Ready).len()), (0, 1));
+}
+
+#[test]
+fn a_reload_that_left_nobody_behind_names_no_old_ones() {
+    let mut world = World::new(&[("workers", "1")]);
+    world.all_ready();
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.all_ready();
+    world.exit(world.slots(Phase::Leaving)[0], 0);
+    assert_eq!(world.finished, [(1, Ok("generation 2 serves with 1 worker after 0 ms".into()))]);
+}
+
+#[test]
+fn a_worker_that_is_to_be_replaced_does_not_heal_the_starts_of_its_successors() {
+    let mut world = World::new(&[("workers", "1"), ("max_requests", "100"), ("jitter", "0")]);
+    world.all_ready();
+    world.pass(5000);
+    let sample = Sample { slot: 0, busy: false, busy_since: 0, deadline: 0, requests: 100, memory: None };
+    world.event(Event::Samples { workers: vec![sample], queue: None });
+    for failures in 1..4 {
+        world.exit(world.slots(Phase::Starting)[0], 1);
+        assert_eq!(world.policy.status().failures, failures);
+        world.pass(60_000);
+    }
+    assert!(!world.told.iter().any(|told| told.kind == "healed"));
+}
+
+#[test]
+fn samples_are_wanted_for_the_end_of_a_reload_only_of_workers_older_than_it() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_ready();
+    world.event(Event::Scale { change: 1, workers: 1 });
+    assert_eq!(world.slots(Phase::Leaving).len(), 1);
+    world.pass(1500);
+    assert!(!world.policy.wants_samples(world.now), "no reload waits for it");
+
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_ready();
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.all_ready();
+    world.pass(1500);
+    world.leaving(&[]);
+    world.event(Event::Scale { change: 2, workers: 1 });
+    assert_eq!(world.slots(Phase::Leaving).len(), 3, "two old ones and a new one");
+    world.pass(1500);
+    assert!(!world.policy.wants_samples(world.now), "the old ones were looked at, the new one is of no weight");
+}
+
+#[test]
+fn the_end_of_a_reload_is_looked_for_when_the_old_ones_have_left_for_a_second() {
+    let settings = [("workers", "1"), ("drain_repeat", "20s"), ("stop_timeout", "60s")];
+    let mut world = World::new(&settings);
+    world.all_ready();
+    world.event(Event::Reload { change: 1, reason: "test".into() });
+    world.all_ready();
+    assert_eq!(world.slots(Phase::Leaving).len(), 1);
+    assert_eq!(world.policy.next_deadline(), Some(world.now + 1000));
+}
+
+#[test]
+fn a_braked_pool_is_looked_at_when_the_one_on_trial_has_lived_for_a_second() {
+    let mut world = World::new(&[("workers", "2"), ("restart_delay", "100ms")]);
+    world.event(Event::Ready { slot: 0, how: ReadyHow::Said });
+    world.exit(1, 1);
+    world.pass(5000);
+    world.all_ready();
+    let proved = world.now + 1000;
+    assert_eq!((world.policy.status().state, world.policy.next_deadline()), ("degraded", Some(proved)));
+    world.now = proved;
+    world.policy.tick(proved);
+    assert_eq!(world.policy.status().state, "running");
+}
+
+#[test]
+fn the_own_probe_suspects_only_a_worker_that_serves_and_only_where_nobody_answered() {
+    use crate::manager::action::ProbeResult;
+    let mut world = World::new(&[("workers", "2")]);
+    world.event(Event::Ready { slot: 1, how: ReadyHow::Said });
+    for result in [ProbeResult::Alive, ProbeResult::Busy] {
+        world.event(Event::Probed(result));
+    }
+    assert!(world.policy.workers.iter().all(|w| w.recycle.is_none()));
+    world.event(Event::Probed(ProbeResult::Silent));
+    let suspected: Vec<Slot> = world.policy.workers.iter().filter(|w| w.recycle.is_some()).map(|w| w.slot).collect();
+    assert_eq!(suspected, [1], "slot 0 has never served");
+}
+
+#[test]
+fn the_load_changes_neither_a_static_pool_nor_one_that_stops_or_holds() {
+    let mut fixed = World::new(&[("workers", "3")]);
+    fixed.all_ready();
+    for _ in 0..100 {
+        fixed.samples(0, 0);
+        fixed.pass(1000);
+    }
+    assert_eq!(fixed.policy.target(), 3);
+
+    let dynamic = [("sizing", "dynamic"), ("workers", "2"), ("max_workers", "8")];
+    let mut stopping = World::new(&dynamic);
+    stopping.all_ready();
+    stopping.event(Event::Stop { change: 1 });
+    stopping.samples(0, 50);
+    assert_eq!(stopping.policy.target(), 2);
+
+    let mut holding = World::new(
+        &[&dynamic[..], &[("max_failures", "1"), ("failure_action", "hold"), ("failure_grace", "0")]].concat(),
+    );
+    holding.all_ready();
+    holding.pass(5000);
+    holding.exit(0, 1);
+    assert_eq!(holding.policy.status().state, "holding");
+    holding.samples(1, 50);
+    assert_eq!(holding.policy.target(), 2);
+}
+
+#[test]
+fn a_pool_starts_until_it_was_complete_once() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.all_one_ready();
+    assert_eq!(world.policy.status().state, "starting");
+    world.all_one_ready();
+    assert_eq!(world.policy.status().state, "running");
+    world.pass(5000);
+    world.exit(0, 0);
+    assert_eq!((world.slots(Phase::Ready).len(), world.policy.status().state), (1, "running"), "one is replaced");
+}
+
+#[test]
+fn a_phase_is_found_by_its_own_name_only() {
+    for phase in [Phase::Starting, Phase::Ready, Phase::Leaving, Phase::Killed] {
+        assert_eq!(Phase::from_name(phase.name()), Some(phase));
+    }
+    assert_eq!((Phase::Leaving.name(), Phase::from_name("gone")), ("leaving", None));
+}

@@ -122,7 +122,7 @@ impl Question {
         let fd = net::stream_socket(&options.control).map_err(|error| silence(&error))?;
         if let Err(error) = net::connect(fd.as_fd(), &options.control) {
             return Err(match error.errno() {
-                libc::ENOENT | libc::ECONNREFUSED => Answer::Line("down #no manager".to_owned()),
+                libc::ENOENT | libc::ECONNREFUSED | libc::ENOTSOCK => Answer::Line("down #no manager".to_owned()),
                 _ => silence(&error),
             });
         }

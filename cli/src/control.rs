@@ -190,6 +190,7 @@ fn ask(address: &Address, wish: &Wish) -> Result<(u16, String), Box<dyn std::err
         libc::ENOENT | libc::ECONNREFUSED => {
             format!("{address}: no manager answers there; start it with --control {address}")
         }
+        libc::ENOTSOCK => format!("{address}: what is there is not a socket; give the path that --control names"),
         libc::EACCES | libc::EPERM => format!("{address}: this user may not connect; run as the manager's user"),
         _ => error.to_string(),
     })?;

@@ -223,13 +223,19 @@ def test_a_second_start_leaves_the_pidfile_of_the_first(fcgiguard, folder):
     assert not os.path.exists(path)
 
 
-def test_a_file_that_is_no_socket_is_told_of_by_run_and_probe(fcgiguard, folder):
+def test_a_file_that_is_no_socket_is_told_of(fcgiguard, folder):
     path = f"{folder}/file"
     open(path, "w").close()
     done = run(fcgiguard, "--listen", path, "--", TRUE)
     assert done.returncode == 4 and "not a socket; remove it" in done.stderr, done.stderr
     probed = subprocess.run([fcgiguard, "probe", path], capture_output=True, text=True, timeout=15)
     assert probed.returncode == 2 and "not a socket" in probed.stdout, probed
+    asked = subprocess.run([fcgiguard, "request", path], capture_output=True, text=True, timeout=15)
+    assert asked.returncode == 2 and "not a socket (no_socket)" in asked.stderr and "refused" not in asked.stderr, asked
+    shown = subprocess.run([fcgiguard, "status", path], capture_output=True, text=True, timeout=15)
+    assert shown.returncode != 0 and "not a socket" in shown.stderr, shown
+    loaded = subprocess.run([fcgiguard, "bench", path, "--requests", "1"], capture_output=True, text=True, timeout=60)
+    assert loaded.returncode != 0 and "non-socket" in loaded.stdout + loaded.stderr, loaded
 
 
 @pytest.mark.parametrize("args, said", [

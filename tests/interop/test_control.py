@@ -145,6 +145,27 @@ def test_one_line_and_the_exit_code_say_whether_all_workers_are_ready(fcgiguard,
     run(fcgiguard, "status", control, "--line", "--json", code=3)
 
 
+def test_the_listen_queue_is_known_before_the_first_sample_and_after_an_upgrade(fcgiguard, folder, transport):
+    address, control = servers.place(folder, transport), f"unix:{folder}/control.sock"
+    with pool(fcgiguard, folder, address, 1, ["perl", APP], "--control", control, "--sample-interval", "1h") as manager:
+        def queue():
+            return json.loads(run(fcgiguard, "status", control, "--json"))["queue"]
+
+        assert queue() == 0 and "queue unknown" not in run(fcgiguard, "status", control)
+        run(fcgiguard, "upgrade", control, "--wait")
+        assert queue() == 0
+        stuck = workers_of(manager)
+        for pid in stuck:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            waiting = fcgi.connect(address)
+            wait_until("who waits is counted at once", lambda: queue() == 1)
+            waiting.close()
+        finally:
+            for pid in stuck:
+                os.kill(pid, signal.SIGCONT)
+
+
 def test_the_status_is_of_this_moment_not_of_the_last_sample(fcgiguard, folder):
     """A request that has ended was once shown as going on, and growing, until the next sample."""
     address, control = servers.place(folder, "unix"), f"unix:{folder}/control.sock"

@@ -62,6 +62,12 @@ pub enum ClientError {
     /// The connection could not be opened.
     #[error(transparent)]
     Connect(SysError),
+    /// The path is there and is no socket.
+    #[error("connect {address}: what is there is not a socket")]
+    NotASocket {
+        /// The path.
+        address: String,
+    },
     /// The listen queue of a unix socket was full until the deadline.
     #[error("connect {address}: the listen queue was full for {ms} ms")]
     BacklogFull {
@@ -130,11 +136,12 @@ impl Coded for ClientError {
             ClientError::Resolve(error) => error.code(),
             ClientError::Connect(error) => match error.errno() {
                 libc::ECONNREFUSED => Code::ProbeRefused,
-                libc::ENOENT => Code::ProbeNoSocket,
+                libc::ENOENT | libc::ENOTDIR => Code::ProbeNoSocket,
                 libc::EACCES | libc::EPERM => Code::ProbeDenied,
                 libc::ETIMEDOUT => Code::ProbeConnectTimeout,
                 _ => error.code(),
             },
+            ClientError::NotASocket { .. } => Code::ProbeNoSocket,
             ClientError::BacklogFull { .. } => Code::ProbeBacklogFull,
             ClientError::Timeout { phase: Phase::Connect, .. } => Code::ProbeConnectTimeout,
             ClientError::Timeout { .. } => Code::Timeout,

@@ -207,6 +207,9 @@ fn connect(target: &SockAddr, until: u64, ms: u64) -> Result<OwnedFd, ClientErro
                 let _ = poll::poll(&mut [], i32::try_from(pause.min(until - now)).unwrap_or(1));
                 pause = (pause * 2).min(RETRY_MS.1);
             }
+            Err(error) if error.errno() == libc::ENOTSOCK => {
+                return Err(ClientError::NotASocket { address: target.to_string() });
+            }
             Err(error) => return Err(ClientError::Connect(error)),
         }
     }

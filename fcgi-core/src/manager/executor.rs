@@ -227,8 +227,8 @@ pub struct Manager {
     started: bool,
     pidfile: Option<std::path::PathBuf>,
     born: Option<Worker>,
-    /// Asks the kernel for listen queues; opened at the first sample.
-    diag: Option<Diag>,
+    /// Asks the kernel for listen queues; opened at the first sample or question.
+    diag: std::cell::RefCell<Option<Diag>>,
     /// Workers that are asked to leave once the listen queue is empty, and until when that is waited for (stop only).
     deferred: Vec<Slot>,
     patient_until: Option<u64>,
@@ -388,7 +388,7 @@ impl Manager {
             started: false,
             pidfile: None,
             born: None,
-            diag: None,
+            diag: std::cell::RefCell::new(None),
             deferred: Vec::new(),
             patient_until: None,
             prober: None,

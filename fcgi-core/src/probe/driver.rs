@@ -293,7 +293,7 @@ impl Prober {
                         }
                         Err(error) => {
                             slot.fd = None;
-                            slot.check.connect_failed(told(addr, error.errno()), now_us());
+                            slot.check.connect_failed(error.errno(), now_us());
                         }
                     }
                 }
@@ -341,16 +341,5 @@ impl Prober {
                 Want::Done => return Ok(true),
             }
         }
-    }
-}
-/// The system refuses a path that is no socket as it refuses one that nobody serves; the reader has to know which.
-fn told(addr: &SockAddr, errno: i32) -> i32 {
-    use std::os::unix::fs::FileTypeExt;
-    match addr {
-        SockAddr::Unix(path) if errno == libc::ECONNREFUSED => match std::fs::metadata(path) {
-            Ok(meta) if !meta.file_type().is_socket() => libc::ENOTSOCK,
-            _ => errno,
-        },
-        _ => errno,
     }
 }

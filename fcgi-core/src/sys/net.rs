@@ -132,14 +132,27 @@ pub fn stream_socket(addr: &SockAddr) -> Result<OwnedFd> {
 }
 
 /// Starts to connect. `Ok(true)`: connected; `Ok(false)`: under way (wait for writability, then ask [`socket_error`]).
-/// A full unix backlog is EAGAIN, and no event will follow it.
+/// A full unix backlog is EAGAIN, and no event will follow it. A path that is no socket is ENOTSOCK.
 pub fn connect(fd: BorrowedFd<'_>, addr: &SockAddr) -> Result<bool> {
     let raw = Raw::of(addr)?;
     // SAFETY: `raw` holds an address of `raw.len` bytes.
     match check("connect", unsafe { libc::connect(fd.as_raw_fd(), raw.as_ptr(), raw.len) }) {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.errno(), libc::EINPROGRESS | libc::EINTR) => Ok(false),
+        // The system refuses a path that is no socket as it refuses one that nobody serves; the reader has to know which.
+        Err(error) if error.errno() == libc::ECONNREFUSED && is_other_file(addr) => {
+            let source = io::Error::from_raw_os_error(libc::ENOTSOCK);
+            Err(SysError { source, ..error }.on(addr.to_string()))
+        }
         Err(error) => Err(error.on(addr.to_string())),
+    }
+}
+
+fn is_other_file(addr: &SockAddr) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    match addr {
+        SockAddr::Unix(path) => std::fs::metadata(path).is_ok_and(|meta| !meta.file_type().is_socket()),
+        _ => false,
     }
 }
 

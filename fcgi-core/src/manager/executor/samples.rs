@@ -87,11 +87,12 @@ impl Manager {
     }
 
     /// Waiting and limit of the fullest listening socket.
-    pub(super) fn queue(&mut self) -> Option<(u32, u32)> {
-        if self.diag.is_none() {
-            self.diag = Diag::open().ok();
+    pub(super) fn queue(&self) -> Option<(u32, u32)> {
+        let mut diag = self.diag.borrow_mut();
+        if diag.is_none() {
+            *diag = Diag::open().ok();
         }
-        let diag = self.diag.as_mut()?;
+        let diag = diag.as_mut()?;
         let queues = self.listeners.iter().filter_map(|l| diag.listener_of(l.fd.as_fd()).ok().flatten());
         queues.map(|l| (l.queue.waiting, l.queue.limit)).max()
     }

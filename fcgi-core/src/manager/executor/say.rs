@@ -9,10 +9,11 @@ impl Manager {
         self.listeners.iter().map(shown).collect()
     }
 
-    /// A picture of the pool. What its workers do is read from the scoreboard now: the last sample may be `sample_interval` old,
-    /// and would show requests that have long ended as ones that go on.
+    /// A picture of the pool. What its workers do and who waits is read now: the last sample may be `sample_interval` old,
+    /// and would show requests that have long ended as ones that go on; before the first there is none.
     pub fn status(&self) -> PoolStatus {
         let mut status = self.policy.status();
+        status.queue = self.queue().or(status.queue);
         for worker in &mut status.workers {
             let ready = self.children.iter().any(|c| c.slot == worker.slot && c.pid == worker.pid && c.is_ready);
             if let Some(line) = self.board.line(worker.slot).filter(|_| ready) {

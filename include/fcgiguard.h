@@ -566,6 +566,14 @@ const char *fcgiguard_event_kind(const fcgiguard_event *event);
 const char *fcgiguard_event_text(const fcgiguard_event *event);
 
 /*
+ The event as a line of a log has it: the pool's name, the worker's generation and process id if it is about one, and the text. Valid
+ until the event is freed.
+
+ `event` is NULL or valid.
+ */
+const char *fcgiguard_event_line(const fcgiguard_event *event);
+
+/*
  The pool's name. Valid until the event is freed.
 
  `event` is NULL or valid.
@@ -965,6 +973,14 @@ const char *fcgiguard_option_text(const char *name);
  `name` is NULL or NUL-terminated.
  */
 const char *fcgiguard_option_kind(const char *name);
+
+/*
+ Whether an option is for a pool of a command only: a pool whose workers are forks of the program refuses it. 1 if so, 0 if not, -1 if
+ there is no such option.
+
+ `name` is NULL or NUL-terminated.
+ */
+int32_t fcgiguard_option_exec_only(const char *name);
 
 /*
  A trace of the side "responder", "multiplexer", "requester" or "pairs"; NULL for any other name.

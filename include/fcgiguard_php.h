@@ -126,6 +126,7 @@ int32_t fcgiguard_pool_on_event(fcgiguard_pool *pool,
 void fcgiguard_event_free(fcgiguard_event *event);
 const char *fcgiguard_event_kind(const fcgiguard_event *event);
 const char *fcgiguard_event_text(const fcgiguard_event *event);
+const char *fcgiguard_event_line(const fcgiguard_event *event);
 const char *fcgiguard_event_pool(const fcgiguard_event *event);
 int32_t fcgiguard_event_level(const fcgiguard_event *event);
 int32_t fcgiguard_event_pid(const fcgiguard_event *event);
@@ -229,6 +230,7 @@ const char *fcgiguard_option_name(size_t index);
 const char *fcgiguard_option_default(const char *name);
 const char *fcgiguard_option_text(const char *name);
 const char *fcgiguard_option_kind(const char *name);
+int32_t fcgiguard_option_exec_only(const char *name);
 fcgiguard_trace *fcgiguard_trace_new(const char *side);
 void fcgiguard_trace_free(fcgiguard_trace *trace);
 int32_t fcgiguard_trace_feed(fcgiguard_trace *trace,

@@ -93,6 +93,14 @@ option_names()
     for (at = 0; (name = fcgiguard_option_name(at)) != NULL; at++)
         mXPUSHp(name, strlen(name));
 
+int
+option_exec_only(name)
+    const char *name
+  CODE:
+    RETVAL = fcgiguard_option_exec_only(name);
+  OUTPUT:
+    RETVAL
+
 void
 check_address(address)
     const char *address
@@ -349,6 +357,7 @@ pool_next_event(pool)
         (void)hv_stores(fields, "kind", text_or_undef(aTHX_ fcgiguard_event_kind(event)));
         (void)hv_stores(fields, "text", text_or_undef(aTHX_ fcgiguard_event_text(event)));
         (void)hv_stores(fields, "pool", text_or_undef(aTHX_ fcgiguard_event_pool(event)));
+        (void)hv_stores(fields, "line", text_or_undef(aTHX_ fcgiguard_event_line(event)));
         (void)hv_stores(fields, "level", newSViv(fcgiguard_event_level(event)));
         (void)hv_stores(fields, "pid", newSViv(fcgiguard_event_pid(event)));
         (void)hv_stores(fields, "generation", newSViv(fcgiguard_event_generation(event)));

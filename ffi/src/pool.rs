@@ -79,6 +79,7 @@ pub struct EventState {
     kind: CString,
     text: CString,
     pool: CString,
+    line: CString,
 }
 
 /// Something that happened in a pool. Belongs to the caller.
@@ -623,7 +624,8 @@ pub unsafe extern "C" fn fcgiguard_pool_next_event(
 
 fn event_of(notice: Notice) -> *mut fcgiguard_event {
     let (kind, text, pool) = (c_string(notice.kind), c_string(&notice.text), c_string(&notice.pool));
-    Handle::into_raw(EventState { notice, kind, text, pool })
+    let line = c_string(&notice.to_string());
+    Handle::into_raw(EventState { notice, kind, text, pool, line })
 }
 
 /// The function that fcgiguard_pool_run tells of each event, with `userdata`; NULL: they are printed to standard error. With
@@ -683,6 +685,17 @@ pub unsafe extern "C" fn fcgiguard_event_kind(event: *const fcgiguard_event) -> 
 pub unsafe extern "C" fn fcgiguard_event_text(event: *const fcgiguard_event) -> *const c_char {
     // SAFETY: the caller's duty.
     unsafe { of_event(event, ptr::null(), |state| state.text.as_ptr()) }
+}
+
+/// The event as a line of a log has it: the pool's name, the worker's generation and process id if it is about one, and the text. Valid
+/// until the event is freed.
+///
+/// # Safety
+/// `event` is NULL or valid.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_event_line(event: *const fcgiguard_event) -> *const c_char {
+    // SAFETY: the caller's duty.
+    unsafe { of_event(event, ptr::null(), |state| state.line.as_ptr()) }
 }
 
 /// The pool's name. Valid until the event is freed.

@@ -78,6 +78,7 @@ struct Row {
     kind: CString,
     default: CString,
     text: CString,
+    exec_only: bool,
 }
 
 static ROWS: once_cell::race::OnceBox<Vec<Row>> = once_cell::race::OnceBox::new();
@@ -89,19 +90,20 @@ fn rows() -> &'static [Row] {
             kind: c_string(spec.kind.trim()),
             default: c_string(spec.default),
             text: c_string(spec.text),
+            exec_only: spec.exec_only,
         };
         Box::new(OPTIONS.iter().map(row).collect())
     })
 }
 
-unsafe fn of_row(name: *const c_char, field: impl Fn(&'static Row) -> *const c_char) -> *const c_char {
-    guard_or(ptr::null(), || {
+unsafe fn of_row<T: Copy>(name: *const c_char, none: T, field: impl Fn(&'static Row) -> T) -> T {
+    guard_or(none, || {
         if name.is_null() {
-            return ptr::null();
+            return none;
         }
         // SAFETY: not NULL, and NUL-terminated by the caller's duty.
         let name = unsafe { CStr::from_ptr(name) };
-        rows().iter().find(|row| row.name.as_c_str() == name).map_or(ptr::null(), field)
+        rows().iter().find(|row| row.name.as_c_str() == name).map_or(none, field)
     })
 }
 
@@ -118,7 +120,7 @@ pub extern "C" fn fcgiguard_option_name(index: usize) -> *const c_char {
 #[no_mangle]
 pub unsafe extern "C" fn fcgiguard_option_default(name: *const c_char) -> *const c_char {
     // SAFETY: the caller's duty.
-    unsafe { of_row(name, |row| row.default.as_ptr()) }
+    unsafe { of_row(name, ptr::null(), |row| row.default.as_ptr()) }
 }
 
 /// What an option does; NULL if there is no such option. Static.
@@ -128,7 +130,7 @@ pub unsafe extern "C" fn fcgiguard_option_default(name: *const c_char) -> *const
 #[no_mangle]
 pub unsafe extern "C" fn fcgiguard_option_text(name: *const c_char) -> *const c_char {
     // SAFETY: the caller's duty.
-    unsafe { of_row(name, |row| row.text.as_ptr()) }
+    unsafe { of_row(name, ptr::null(), |row| row.text.as_ptr()) }
 }
 
 /// How an option's value is written ("duration", "size", "count", or its choices); NULL if there is no such option. Static.
@@ -138,7 +140,18 @@ pub unsafe extern "C" fn fcgiguard_option_text(name: *const c_char) -> *const c_
 #[no_mangle]
 pub unsafe extern "C" fn fcgiguard_option_kind(name: *const c_char) -> *const c_char {
     // SAFETY: the caller's duty.
-    unsafe { of_row(name, |row| row.kind.as_ptr()) }
+    unsafe { of_row(name, ptr::null(), |row| row.kind.as_ptr()) }
+}
+
+/// Whether an option is for a pool of a command only: a pool whose workers are forks of the program refuses it. 1 if so, 0 if not, -1 if
+/// there is no such option.
+///
+/// # Safety
+/// `name` is NULL or NUL-terminated.
+#[no_mangle]
+pub unsafe extern "C" fn fcgiguard_option_exec_only(name: *const c_char) -> i32 {
+    // SAFETY: the caller's duty.
+    unsafe { of_row(name, -1, |row| i32::from(row.exec_only)) }
 }
 
 /// Out arguments are there whether or not something will be put into them.

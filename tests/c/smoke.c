@@ -90,6 +90,8 @@ static void options(fcgiguard_pool *pool, fcgiguard_error *error)
     CHECK(unique);
     CHECK(fcgiguard_option_name(count + 1) == NULL && fcgiguard_option_name((size_t)-1) == NULL);
     CHECK(!fcgiguard_option_default("nonsense") && !fcgiguard_option_text("nonsense") && !fcgiguard_option_kind(""));
+    CHECK(fcgiguard_option_exec_only("user") == 1 && fcgiguard_option_exec_only("workers") == 0);
+    CHECK(fcgiguard_option_exec_only("nonsense") == -1 && fcgiguard_option_exec_only("") == -1);
 
     CHECK(fcgiguard_pool_set(pool, "workers", "7", error) >= 0 && strcmp(fcgiguard_pool_get(pool, "workers"), "7") == 0);
     CHECK(fcgiguard_pool_set_int(pool, "workers", 3, error) >= 0 && strcmp(fcgiguard_pool_get(pool, "workers"), "3") == 0);

@@ -52,7 +52,7 @@ is probe($path, timeout => '5s')->verdict, 'healthy';
 
 my $victim = ask();
 kill KILL => $victim;
-wait_for('a killed worker is replaced', sub { log_text() =~ /pool\[$victim\]: was ended by signal 9/ && (() = log_text() =~ /: ready after/g) >= 4 });
+wait_for('a killed worker is replaced', sub { log_text() =~ /^pool\[1\.$victim\]: was ended by signal 9/m && (() = log_text() =~ /: ready after/g) >= 4 });
 my @pids = map { ask() } 1 .. 30;
 is scalar(grep({ !defined || $_ == $victim } @pids)), 0, 'nothing is lost after it';
 

@@ -224,6 +224,7 @@ impl Pool {
         dict.set_item("level", notice.level as i32)?;
         dict.set_item("pool", &notice.pool)?;
         dict.set_item("text", &notice.text)?;
+        dict.set_item("line", notice.to_string())?;
         dict.set_item("pid", notice.worker.map_or(0, |w| w.pid))?;
         dict.set_item("generation", notice.worker.map_or(0, |w| w.generation))?;
         Ok(Some(dict))

@@ -412,6 +412,11 @@ def test_what_cannot_be_had_is_refused_with_what_to_write(project, arguments, sa
     assert not (project / "s").exists()
 
 
+def test_an_abbreviated_flag_is_no_flag(project):
+    answer = manage(project, "runfcgi", "--worker", "3", "socket=s")
+    assert answer.returncode == 2 and "unrecognized arguments: --worker" in answer.stderr and not (project / "s").exists()
+
+
 @pytest.mark.parametrize("value, said", [
     ('"unix:s"', "E001"),
     ('{"daemonize": True, "socket": "s"}', "E002"),

@@ -1,6 +1,7 @@
 """serve() and python -m fcgiguard: options from the table, reload, broken deploys, workers that die."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def test_every_option_of_the_table_is_a_flag(folder):
 
 def test_help_names_no_option_that_is_refused(folder):
     _code, out, _err = run(folder, "--help")
-    for name in ("user", "umask", "chroot", "rlimit-nofile", "clear-env", "output"):
+    for name in ("user", "umask", "chroot", "rlimit-nofile", "clear-env", "output", "cooperate"):
         assert f"--{name} " not in out, name
         code, _out, err = run(folder, f"--{name}=0", "--listen", "unix:x", "app")
         assert code == 2 and "unrecognized arguments" in err, err
@@ -265,3 +266,29 @@ fcgiguard.serve(application, listen="unix:s", workers=1)
             wait_until("the warning", lambda: "multi-threaded" in running.output())
         else:
             assert "multi-threaded" not in running.output()
+
+
+HANGS = """
+    import os, time
+    def deep_in_the_site():
+        time.sleep(60)
+    def application(environ, start_response):
+        if environ["PATH_INFO"] == "/hang":
+            deep_in_the_site()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [str(os.getpid()).encode()]
+"""
+
+
+def test_a_hung_request_leaves_its_stack_in_the_log_and_is_the_only_one_lost(serve, monkeypatch):
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+    with serve(HANGS, "--request-timeout", "500ms", "--request-signal", "ABRT", workers=2) as site:
+        with under_load(lambda: body(site)) as (served, lost):
+            with pytest.raises((OSError, fcgi.Closed)):
+                site.ask({"PATH_INFO": "/hang"}, timeout=30.0)
+            wait_until("its worker is replaced", lambda: site.log().count("ready after") == 3, 20.0)
+        assert lost == [] and served
+        log = site.log()
+        assert "Fatal Python error: Aborted" in log and "in deep_in_the_site" in log and log.count("]: was ended by signal 6") == 1
+        # The form of the command's log: generation and process id.
+        assert re.search(r"INFO pool\[1\.\d+\]: started\n", log) and re.search(r" pool\[1\.\d+\]: was ended by signal 6\n", log)

@@ -399,7 +399,7 @@ options! {
     ready: Ready = "auto", "How a worker becomes ready.";
     alive_after: Duration = "1s", "A worker that can say nothing counts as ready when it has lived so long.";
     start_timeout: Duration = "60s", "A worker that is not ready after so long is a failed start.";
-    cooperate: Cooperate = "preload", "How a foreign command is made to cooperate.";
+    cooperate: Cooperate = "preload", "How a foreign command is made to cooperate.", exec_only;
 
     max_requests: u64 = "0", "A worker is replaced after so many requests; 0 is never.";
     max_lifetime: Duration = "0", "A worker is replaced after so long; 0 is never.";

@@ -22,7 +22,8 @@ _LEVELS = {3: logging.ERROR, 4: logging.WARNING, 5: logging.INFO, 6: logging.INF
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in a pool. `pid` and `generation` are 0 where it is not about one worker."""
+    """Something that happened in a pool. `pid` and `generation` are 0 where it is not about one worker; `line` is what a log
+    has of it: `pool[GENERATION.PID]: text`."""
 
     kind: str
     level: int
@@ -30,6 +31,7 @@ class Event:
     text: str
     pid: int = 0
     generation: int = 0
+    line: str = ""
 
 
 class Pool:
@@ -93,8 +95,7 @@ class Pool:
 
     def on_event(self, event: Event) -> None:
         """Told of everything that happens; logs it. Override for more."""
-        who = f"[{event.pid}]" if event.pid else ""
-        log.log(_LEVELS.get(event.level, logging.INFO), "%s%s: %s", event.pool, who, event.text)
+        log.log(_LEVELS.get(event.level, logging.INFO), "%s", event.line or event.text)
 
     def on_upgrade(self) -> None:
         """Called right before this process's image is replaced: what is in memory only is lost then (atexit functions do not run).

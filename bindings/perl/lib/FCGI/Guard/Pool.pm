@@ -83,10 +83,7 @@ sub notice {
     my $log = $side{$$self}{log};
     if    (ref $log eq 'CODE') { $log->($event) }
     elsif (defined $log)       { }
-    elsif ($event->{level} <= 6) {
-        my $who = $event->{pid} > 0 ? "[$event->{pid}]" : '';
-        print STDERR "$event->{pool}$who: $event->{text}\n";
-    }
+    elsif ($event->{level} <= 6) { print STDERR "$event->{line}\n" }
     return;
 }
 

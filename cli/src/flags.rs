@@ -8,12 +8,12 @@ use std::ffi::OsString;
 #[derive(Default)]
 pub struct Flags {
     faults: Vec<String>,
+    /// What is wrong with values that belong to no option.
+    misplaced: Vec<String>,
     /// The command's help, for "did you mean".
     help: &'static str,
-    /// After an option that does not exist nobody knows what is a value and what is not: only options are told.
+    /// After an option that does not exist nobody knows what is its value: those that belong to no option are not told then.
     unknown: bool,
-    /// Something that is no option was wrong: what seems to be missing may be just that.
-    misplaced: bool,
 }
 
 impl Flags {
@@ -23,13 +23,12 @@ impl Flags {
 
     /// A value that is no option's is wrong.
     pub fn misplaced(&mut self, text: impl Into<String>) {
-        self.misplaced = true;
-        self.faults.push(text.into());
+        self.misplaced.push(text.into());
     }
 
     /// What has to be there and is not; nothing is said where a wrong value stands in its place.
     pub fn missing(&mut self, text: impl Into<String>) {
-        if !self.misplaced && !self.unknown {
+        if self.misplaced.is_empty() && !self.unknown {
             self.faults.push(text.into());
         }
     }
@@ -104,13 +103,15 @@ impl Flags {
 
     /// Prints every fault; true if there was one.
     pub fn report(&self, command: &str) -> bool {
-        for fault in self.faults.iter().filter(|fault| !self.unknown || fault.starts_with('-')) {
+        let misplaced = self.misplaced.iter().filter(|_| !self.unknown);
+        for fault in self.faults.iter().chain(misplaced) {
             eprintln!("fcgiguard {command}: {fault}");
         }
-        if !self.faults.is_empty() {
+        let faulty = !self.faults.is_empty() || !self.misplaced.is_empty();
+        if faulty {
             eprintln!("fcgiguard {command}: nothing was done; `fcgiguard {command} --help` says more");
         }
-        !self.faults.is_empty()
+        faulty
     }
 }
 

@@ -20,6 +20,8 @@ import fcgi  # noqa: E402
 import process  # noqa: E402
 
 process.adopt_orphans()
+# Who ends the tests by TERM ends what they have started, too: as with an interrupt, each test puts its things away.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def missing(why):

@@ -75,6 +75,14 @@ clean: ## remove what was built (.deps stays: remove it by hand to start from no
 define part_target
 .PHONY: $(1)
 $(1):
-	@tests/$(1)/run $$(ARGS)
+	@begun=$$$$(date +%s); tests/$(1)/run $$(ARGS); code=$$$$?; echo "make $(1): $$$$(($$$$(date +%s) - begun)) s"; exit $$$$code
 endef
 $(foreach part,$(PRESENT),$(eval $(call part_target,$(part))))
+
+# What these run with: packages, command and libraries; the others build what they need. wire asks the Perl and Python that bench builds.
+.PHONY: languages
+languages:
+	@tests/bench/build
+bench peers soak wire chaos scale package: deps
+peers soak chaos package: build
+wire scale: languages

@@ -94,20 +94,24 @@ def compiled(folder, name, source, *flags):
     return target
 
 
+def places(variable, path):
+    return [Path(os.environ[variable])] if variable in os.environ else [ROOT / "target" / made / path for made in ("check", "bench")]
+
+
 def ours_perl():
-    """The Perl distribution as tests/check.d/50-perl.sh built it, or another build of it, named in the environment."""
-    blib = Path(os.environ.get("FCGIGUARD_PERL_BLIB", ROOT / "target" / "check" / "perl" / "blib"))
-    if not (blib / "lib" / "FCGI" / "Guard" / "FCGI.pm").exists():
-        raise RuntimeError("not built: tests/check.sh perl")
-    return blib
+    """The Perl distribution as tests/check.d/50-perl.sh or tests/bench/build built it, or another build of it, named in the environment."""
+    for blib in places("FCGIGUARD_PERL_BLIB", "perl/blib"):
+        if (blib / "lib" / "FCGI" / "Guard" / "FCGI.pm").exists():
+            return blib
+    raise RuntimeError("not built: tests/bench/build")
 
 
 def ours_python():
-    """A Python with our package: that of tests/check.d/60-python.sh, or another, named in the environment."""
-    python = os.environ.get("FCGIGUARD_PYTHON", str(ROOT / "target" / "check" / "python" / "venv" / "bin" / "python"))
-    if not os.path.exists(python) or subprocess.run([python, "-c", "import fcgiguard.wsgi"], capture_output=True).returncode:
-        raise RuntimeError("not built: tests/check.sh python")
-    return python
+    """A Python with our package: that of tests/check.d/60-python.sh or tests/bench/build, or another, named in the environment."""
+    for python in places("FCGIGUARD_PYTHON", "python/venv/bin/python"):
+        if python.exists() and subprocess.run([python, "-c", "import fcgiguard.wsgi"], capture_output=True).returncode == 0:
+            return str(python)
+    raise RuntimeError("not built: tests/bench/build")
 
 
 def known(folder, wanted):

@@ -966,7 +966,8 @@ pub fn pidfile_fault(options: &PoolOptions) -> Option<OptionFault> {
     let outcome = match open_pidfile(path, std::fs::File::options().write(true)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let made = open_pidfile(path, std::fs::File::options().write(true).create_new(true));
-            made.and_then(|_| std::fs::remove_file(path))
+            let unlink = |error| std::io::Error::other(format!("unlink, after a try: {error}"));
+            made.and_then(|_| std::fs::remove_file(path).map_err(unlink))
         }
         other => other.map(drop),
     };

@@ -113,7 +113,7 @@ my @before = $app->workers;
 my $hung = $app->send_request('hang');
 ok $app->ask, 'others are served meanwhile';
 $app->wait_for('the worker of a hung request is replaced', sub { my @now = $app->workers; @now == 2 && "@now" ne "@before" });
-my ($pid) = $app->log_text =~ /a request of (\d+) hangs.*\n\s*main::deep_in_the_site\(["']an order["']\) called at .*app\.pl line \d+/;
+my ($pid) = $app->log_text =~ /a request of (\d+) hangs.*\n(?:\s+eval .*\n)*\s*main::deep_in_the_site\(["']an order["']\) called at .*app\.pl line \d+/;
 my %left = map { $_ => 1 } @before;
 ok delete $left{ $pid // 0 }, 'its stack is in the log, with arguments';
 is scalar(grep { $left{$_} } $app->workers), 1, 'the other one stays';

@@ -17,7 +17,8 @@ pub struct User {
 
 /// The user of this name or number.
 pub fn user(name: &str) -> Option<User> {
-    let c_name = CString::new(name).ok()?;
+    // Who asks for nobody must not load the name services' libraries: they stay, with some 800 kB.
+    let c_name = CString::new(name).ok().filter(|_| !name.is_empty())?;
     let mut buffer = vec![0u8; 16 * 1024];
     // SAFETY: record and buffer are valid for the call to fill; the found record points into the buffer.
     unsafe {
@@ -64,7 +65,9 @@ pub fn has(right: Right) -> bool {
 
 /// Whether this process is in the group, as its own or as a further one: it may give its files to it.
 pub fn is_in(group: u32) -> bool {
-    let mut groups = vec![0 as libc::gid_t; 65_536];
+    // SAFETY: asked for no entries it only counts them.
+    let count = unsafe { libc::getgroups(0, ptr::null_mut()) };
+    let mut groups = vec![0 as libc::gid_t; usize::try_from(count).unwrap_or(0)];
     // SAFETY: the array is valid for as many entries as it is said to have; getegid has no arguments.
     let (own, count) = unsafe { (libc::getegid(), libc::getgroups(groups.len() as libc::c_int, groups.as_mut_ptr())) };
     groups.truncate(usize::try_from(count).unwrap_or(0));
@@ -76,7 +79,7 @@ pub fn group(name: &str) -> Option<u32> {
     if let Ok(gid) = name.parse() {
         return Some(gid);
     }
-    let c_name = CString::new(name).ok()?;
+    let c_name = CString::new(name).ok().filter(|_| !name.is_empty())?;
     let mut buffer = vec![0u8; 16 * 1024];
     // SAFETY: as in `user`.
     unsafe {

@@ -42,7 +42,9 @@ check: ## deps, build and every test; stops at the first failure (ONLY='NAME ...
 
 .PHONY: interop
 interop: ## the tests with real servers, and web servers by workers in full: docs/interop.md (K=EXPRESSION: only those tests)
-	@tests/check.sh deps build interop
+	@tests/check.sh deps build
+	@tests/bench/build
+	@tests/check.sh interop
 	@$(if $(strip $(K)),,tests/matrix/run --write)
 
 .PHONY: fmt

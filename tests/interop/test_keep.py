@@ -141,11 +141,11 @@ PROGRAMS = {
 
 
 def built(folder, wanted):
-    """What the steps perl and python of `make check`, which come before, have built."""
-    place = servers.HERE.parents[1] / "target" / "check" / folder
-    if not (place / wanted).exists():
-        servers.missing(f"not built: tests/check.sh {folder.partition('/')[0]}")
-    return place
+    """What the steps perl and python of `make check`, which come before, have built, or tests/bench/build."""
+    for place in (servers.HERE.parents[1] / "target" / made / folder for made in ("check", "bench")):
+        if (place / wanted).exists():
+            return place
+    return servers.missing("not built: tests/bench/build")
 
 
 def c_program(folder):

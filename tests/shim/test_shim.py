@@ -4,6 +4,7 @@ import http.client
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -208,6 +209,24 @@ def test_reload_under_load_loses_nothing(folder, build, fcgiguard, name):
                 load.kill()
                 load.wait()
         assert load.returncode == 0, out + manager.output()
+
+
+def test_a_reload_while_the_first_workers_come_up_loses_nothing(folder, build, fcgiguard):
+    """A worker may serve before the manager has read its word that it is ready: it is not ended as one that starts."""
+    lost = []
+    for turn in range(30):
+        address = f"{folder}/{turn}.sock"
+        with Process([fcgiguard, "run", "--listen", address, "--workers", "2", "--", build.ours("pool")], folder,
+                     name=f"run{turn}") as manager:
+            wait_listening(address, manager)
+            load = subprocess.Popen([fcgiguard, "bench", address, "-n", "300", "-c", "8", "--timeout", "20s"],
+                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            time.sleep(turn / 10_000)
+            manager.popen.send_signal(signal.SIGHUP)
+            out, _ = load.communicate(timeout=60)
+            if load.returncode != 0:
+                lost.append(out + manager.output())
+    assert not lost, lost[0]
 
 
 @pytest.mark.parametrize("name", ["threads", "pool"])

@@ -173,6 +173,13 @@ impl Line {
         self.state.compare_exchange(idle, leaving, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    /// Manager: whether a cooperating worker has said here that it is ready; its word on the pipe comes later. One that has not
+    /// when [`Line::drain`] has marked the line sees the mark before its first accept: it holds nothing, and a signal may end it.
+    pub fn says_ready(&self) -> bool {
+        let both = flag::READY | flag::COOPERATES;
+        self.flags.load(Ordering::Acquire) & both == both
+    }
+
     /// Manager: a new worker gets this line.
     pub fn reset(&self, generation: u32) {
         self.pid.store(0, Ordering::Relaxed);
@@ -249,6 +256,25 @@ mod tests {
         line.begin(9);
         line.rest();
         assert_eq!(line.working_since(), None);
+    }
+
+    #[test]
+    fn a_worker_that_takes_a_connection_before_the_manager_hears_that_it_is_ready_is_not_ended_by_a_signal() {
+        let line = Line::default();
+        line.reset(1);
+        line.flags.fetch_or(flag::COOPERATES, Ordering::AcqRel);
+        line.drain();
+        assert!(!line.says_ready(), "starting");
+        // Ready after the mark: nothing is taken.
+        line.flags.fetch_or(flag::READY, Ordering::AcqRel);
+        assert_eq!((line.rest(), line.claim()), (Claim::Leave, Claim::Leave));
+
+        line.reset(1);
+        line.flags.fetch_or(flag::COOPERATES | flag::READY, Ordering::AcqRel);
+        line.rest();
+        assert_eq!(line.claim(), Claim::Go);
+        line.drain();
+        assert!(line.says_ready());
     }
 
     #[test]

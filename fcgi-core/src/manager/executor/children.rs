@@ -223,10 +223,12 @@ impl Manager {
         };
         let line = self.board.line(slot);
         let cooperates = line.is_some_and(|l| l.flags.load(Ordering::Acquire) & flag::COOPERATES != 0);
-        if let Some(line) = line {
+        // Its word may still be on the way to us while it serves its first request: what the line says counts.
+        let says_ready = line.is_some_and(|line| {
             line.drain();
-        }
-        if cooperates && child.is_ready {
+            line.says_ready()
+        });
+        if says_ready || cooperates && child.is_ready {
             nudge(child.lifeline.as_fd());
         } else {
             let _ = process::kill(child.pid, self.stop_signal);

@@ -78,8 +78,7 @@ impl Manager {
 
     /// Workers whose word that they are ready was lost on its way (no memory for it): their lines say the same.
     pub(super) fn find_ready(&mut self) {
-        let both = flag::READY | flag::COOPERATES;
-        let says = |slot| self.board.line(slot).is_some_and(|l| l.flags.load(Ordering::Acquire) & both == both);
+        let says = |slot| self.board.line(slot).is_some_and(|line| line.says_ready());
         let quiet: Vec<Slot> = self.children.iter().filter(|c| !c.is_ready && says(c.slot)).map(|c| c.slot).collect();
         for slot in quiet {
             self.is_ready(slot, ReadyHow::Said);

@@ -742,15 +742,14 @@ impl Manager {
 
     fn look(&mut self, happened: &[RawFd]) {
         let is = |fd: RawFd| happened.contains(&fd);
-        if let Some(signals) = &self.signals {
-            // Also what came after the wait had looked at the pipe.
-            if !happened.is_empty() {
-                for number in signals.take() {
-                    self.signal(number);
-                }
-            }
-        }
+        // Also what came after the wait had looked at the pipe.
+        let signals = self.signals.as_ref().filter(|_| !happened.is_empty()).map(|signals| signals.take());
         let asked = self.control.as_mut().map(|control| control.look(&is)).unwrap_or_default();
+        // Whoever asks may have been served by a worker whose own word is still on its way.
+        self.find_ready();
+        for number in signals.into_iter().flatten() {
+            self.signal(number);
+        }
         for one in asked {
             self.asked(&one);
         }

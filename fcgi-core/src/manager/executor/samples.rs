@@ -76,7 +76,7 @@ impl Manager {
         self.policy.handle(now, Event::Samples { workers, queue });
     }
 
-    /// Workers whose word that they are ready was lost on its way (no memory for it): their lines say the same.
+    /// Workers whose word that they are ready is still on its way, or was lost (no memory for it): their lines say the same.
     pub(super) fn find_ready(&mut self) {
         let says = |slot| self.board.line(slot).is_some_and(|line| line.says_ready());
         let quiet: Vec<Slot> = self.children.iter().filter(|c| !c.is_ready && says(c.slot)).map(|c| c.slot).collect();

@@ -19,7 +19,8 @@ esac
 target/check/python/venv/bin/pip install --quiet --no-index target/check/python/*.whl
 # The wheel must need nothing beside itself: it is installed and asked before the tools of its tests come in.
 target/check/python/venv/bin/python -m fcgiguard --version >/dev/null
-target/check/python/venv/bin/pip install --quiet pytest pytest-timeout 'django>=5.2' 'mypy>=1.15'
-target/check/python/venv/bin/python -m pytest -q --timeout 120 bindings/python/tests
+target/check/python/venv/bin/pip install --quiet pytest pytest-timeout pytest-xdist 'django>=5.2' 'mypy>=1.15'
+# Three at a time: they wait more than they work.
+target/check/python/venv/bin/python -m pytest -q --timeout 120 -n 3 bindings/python/tests
 # The same wheel on the oldest and the newest Python at hand, where there are others.
 WHEEL=$(ls target/check/python/*.whl) tests/pythons/run --core --ends

@@ -1,4 +1,5 @@
 #!/bin/sh
 # What: real servers, real web servers, real monit
 set -eu
-.deps/venv/bin/python -m pytest tests/interop ${K:+-k "$K"}
+# Three at a time: they wait more than they work.
+.deps/venv/bin/python -m pytest tests/interop -n 3 ${K:+-k "$K"}

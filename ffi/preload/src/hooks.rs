@@ -345,6 +345,7 @@ interpose! {
             let saved = real::errno();
             signals::hold();
             real::set_errno(saved);
+            worker::note_thread();
         }
         match real::pthread_create(thread, attr, start, arg) {
             // Not found, which cannot be: this function returns its error.

@@ -14,6 +14,9 @@ use crate::{conn, real, signals, worker};
 static EPOLL: AtomicI32 = AtomicI32::new(-1);
 static SIGNALS: AtomicI32 = AtomicI32::new(-1);
 
+/// While others are still served, a leaving worker looks for no new connection; it looks at its line again this often.
+const BUSY_LOOK_MS: c_int = 20;
+
 const ON_LISTENING: u64 = 1;
 const ON_LIFELINE: u64 = 2;
 const ON_SIGNALS: u64 = 3;
@@ -193,7 +196,15 @@ unsafe fn accept_as_follower(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t
     }
 }
 
+/// Leaving from accept. What other threads have in hand is waited for: the program may well end with this call.
 fn leave() -> c_int {
+    while !worker::nonblocking() && worker::others_serve() {
+        // SAFETY: no descriptors; a pause that a signal may end.
+        let rc = unsafe { real::poll(core::ptr::null_mut(), 0, BUSY_LOOK_MS) };
+        if rc < 0 && signals::interruption_counts() {
+            return -1;
+        }
+    }
     match worker::leave() {
         Step::Interrupted => fail(libc::EINTR),
         Step::Nothing => fail(libc::EAGAIN),
@@ -242,9 +253,6 @@ fn watched_signals() -> c_int {
         -1
     }
 }
-
-/// While others are still served, a leaving worker looks for no new connection; it looks at its line again this often.
-const BUSY_LOOK_MS: c_int = 20;
 
 const STACK: usize = 64;
 

@@ -37,6 +37,7 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 static SIGNALLED: AtomicBool = AtomicBool::new(false);
 static HOLDS: AtomicU32 = AtomicU32::new(0);
 static STAGE: AtomicU32 = AtomicU32::new(0);
+static THREADS: AtomicBool = AtomicBool::new(false);
 static NONBLOCKING: AtomicBool = AtomicBool::new(false);
 
 /// Whether this process has a line of its own.
@@ -253,6 +254,16 @@ pub fn hold() -> bool {
         HOLDS.fetch_sub(1, Ordering::AcqRel);
     }
     go
+}
+
+/// The program makes a thread.
+pub fn note_thread() {
+    THREADS.store(true, Ordering::Release);
+}
+
+/// Whether what keeps the worker may be in the hands of other threads, and comes to its end while this one waits.
+pub fn others_serve() -> bool {
+    THREADS.load(Ordering::Acquire) && !may_leave()
 }
 
 /// A request has arrived on a kept connection: it is served, whatever the manager wants by now.

@@ -1095,11 +1095,14 @@ int32_t fcgiguard_worker_is_leaving(fcgiguard_worker *worker);
 int32_t fcgiguard_worker_extend_deadline(fcgiguard_worker *worker, int64_t ms, fcgiguard_error *error);
 
 /*
- Tells the manager that restarting cannot help: it stops the whole pool. The program should exit then.
+ Tells the manager that restarting cannot help: it stops the whole pool, unless others serve and this one, of the first
+ generation, has not been ready. The program should exit then.
 
  `worker` is valid; `why` is NUL-terminated; `error` is NULL or valid.
  */
-int32_t fcgiguard_worker_fatal(fcgiguard_worker *worker, const char *why, fcgiguard_error *error);
+int32_t fcgiguard_worker_fatal(fcgiguard_worker *worker,
+                               const char *why,
+                               fcgiguard_error *error);
 
 /*
  The generation of code that this worker belongs to; 0 for NULL.

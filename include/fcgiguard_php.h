@@ -252,6 +252,8 @@ int32_t fcgiguard_worker_pre_dispatch(fcgiguard_worker *worker, fcgiguard_error 
 int32_t fcgiguard_worker_post_dispatch(fcgiguard_worker *worker, fcgiguard_error *error);
 int32_t fcgiguard_worker_is_leaving(fcgiguard_worker *worker);
 int32_t fcgiguard_worker_extend_deadline(fcgiguard_worker *worker, int64_t ms, fcgiguard_error *error);
-int32_t fcgiguard_worker_fatal(fcgiguard_worker *worker, const char *why, fcgiguard_error *error);
+int32_t fcgiguard_worker_fatal(fcgiguard_worker *worker,
+                               const char *why,
+                               fcgiguard_error *error);
 int32_t fcgiguard_worker_generation(fcgiguard_worker *worker);
 int32_t fcgiguard_worker_lifeline_fd(fcgiguard_worker *worker);

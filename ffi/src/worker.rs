@@ -172,7 +172,8 @@ pub unsafe extern "C" fn fcgiguard_worker_extend_deadline(
     }
 }
 
-/// Tells the manager that restarting cannot help: it stops the whole pool. The program should exit then.
+/// Tells the manager that restarting cannot help: it stops the whole pool, unless others serve and this one, of the first
+/// generation, has not been ready. The program should exit then.
 ///
 /// # Safety
 /// `worker` is valid; `why` is NUL-terminated; `error` is NULL or valid.

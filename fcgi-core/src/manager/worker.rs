@@ -123,7 +123,8 @@ impl Worker {
         self.say(&format!("STATUS={}\n", text.replace(['\n', '\r'], " ")));
     }
 
-    /// Tells the manager that restarting cannot help: it stops the whole pool. The worker should exit then.
+    /// Tells the manager that restarting cannot help: it stops the whole pool, unless others serve and this one, of the first
+    /// generation, has not been ready. The worker should exit then.
     pub fn fatal(&self, why: &str) {
         self.say(&format!("FATAL={}\n", why.replace(['\n', '\r'], " ")));
     }

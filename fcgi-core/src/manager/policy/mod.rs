@@ -236,16 +236,7 @@ impl Policy {
                     worker.said = text;
                 }
             }
-            Event::Fatal { slot, why } => {
-                self.tell_worker(
-                    Level::Error,
-                    "worker_fatal",
-                    slot,
-                    format!("says that restarting cannot help: {why}"),
-                );
-                let code = if self.options.give_up_code == 0 { 1 } else { self.options.give_up_code };
-                self.begin_stop(now, code, format!("a worker declared a fatal failure: {why}"));
-            }
+            Event::Fatal { slot, why } => self.on_fatal(now, slot, why),
             Event::Samples { workers, queue } => {
                 self.queue = queue;
                 self.on_samples(now, &workers);
@@ -308,6 +299,21 @@ impl Policy {
     }
 
     // What happens to workers ------------------------------------------------------------------------------------
+
+    /// A worker of the first generation that finds itself unfit while it starts ends itself alone once another one serves: it may
+    /// have loaded a deploy that is half done.
+    fn on_fatal(&mut self, now: u64, slot: Slot, why: String) {
+        let others_serve = self.workers.iter().any(|w| w.phase == Phase::Ready);
+        let first = |w: &&mut Worker| w.phase == Phase::Starting && w.generation == 1;
+        if let (true, Some(worker)) = (others_serve, self.worker(slot).filter(first)) {
+            worker.said = why;
+            return;
+        }
+        let text = format!("says that restarting cannot help: {why}");
+        self.tell_worker(Level::Error, "worker_fatal", slot, text);
+        let code = if self.options.give_up_code == 0 { 1 } else { self.options.give_up_code };
+        self.begin_stop(now, code, format!("a worker declared a fatal failure: {why}"));
+    }
 
     fn worker(&mut self, slot: Slot) -> Option<&mut Worker> {
         self.workers.iter_mut().find(|w| w.slot == slot)

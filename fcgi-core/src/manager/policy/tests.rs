@@ -1069,6 +1069,19 @@ fn a_fatal_failure_ends_the_pool_with_the_code_for_giving_up_and_never_with_0() 
 }
 
 #[test]
+fn a_fatal_failure_of_a_first_worker_that_starts_does_not_end_one_that_serves() {
+    let mut world = World::new(&[("workers", "2")]);
+    world.event(Event::Ready { slot: 0, how: ReadyHow::Said });
+    world.event(Event::Fatal { slot: 1, why: "half a deploy".into() });
+    world.exit(1, 1);
+    assert!(!world.policy.is_stopping() && world.slots(Phase::Ready) == [0]);
+    let failed = world.told.iter().find(|n| n.kind == "start_failed").unwrap();
+    assert!(failed.text.contains("half a deploy"), "{}", failed.text);
+    world.event(Event::Fatal { slot: 0, why: "the database is gone for good".into() });
+    assert!(world.policy.is_stopping(), "the word of one that serves counts");
+}
+
+#[test]
 fn ready_counts_once_and_only_for_a_worker_that_starts() {
     let mut world = World::new(&[("workers", "1")]);
     world.now = 1500;

@@ -834,7 +834,7 @@ C<< [ Module => 'method', Other => [qw(several methods)] ] >>, or a sub that ret
 not tell: a class that was loaded while its file was being replaced has no C<new>.
 
 When C<preload> or C<verify> fails before any worker was ready, the pool ends at once with C<give_up_code> (1) and
-the reason. Later only the failing worker exits: a reload is given up and the old workers serve on, and the successor
+the reason. Once one was, only the failing worker exits: a reload is given up and the old workers serve on, and the successor
 of a single worker is started again, ever more slowly (with C<< fatal_in_reload => 1 >> the pool ends then too).
 
 =item accept_errors

@@ -13,8 +13,9 @@
 #include <string.h>
 #include <time.h>
 
-/* How long a leaving thread waits for the requests of others: fcgiguard's own default stop_timeout. */
-enum { LEAVE_WAIT_S = 30 };
+/* How long a leaving thread waits for the requests of others: fcgiguard's own default stop_timeout. And for threads that have
+   finished a request and may come for the next, with a kept connection that has it already. */
+enum { LEAVE_WAIT_S = 30, COMING_WAIT_S = 1 };
 /* How often a wait that a signal may end looks at deadlines of heads and kept connections, ms. */
 enum { SWEEP_MS = 1000 };
 /* Unused requests that are kept for the next, besides those in hand. */
@@ -32,6 +33,8 @@ static int spare;
 static int in_hand;
 /* Threads that look for a request. One that a manager's worker has may have taken a connection already. */
 static int seeking;
+/* Acceptors whose thread is between a request's end and its next accept. */
+static int coming;
 static int acceptors;
 static int cgi_taken;
 static fcgiguard_worker *worker;
@@ -72,6 +75,13 @@ static int detach(struct acceptor *a)
     return 0;
 }
 
+/* With the lock held: nobody has to wait for the acceptor's thread to come. */
+static void came(struct acceptor *a)
+{
+    coming -= a->coming;
+    a->coming = 0;
+}
+
 /* A thread ends: its acceptors are for others. */
 static void give_up(void *list)
 {
@@ -91,6 +101,7 @@ static void give_up(void *list)
             a->responder = NULL;
             pthread_mutex_unlock(&a->lock);
             pthread_mutex_lock(&lock);
+            came(a);
             a->next = unused_acceptors;
             unused_acceptors = a;
             acceptors--;
@@ -111,7 +122,7 @@ static void in_child(void)
     unused_acceptors = NULL;
     unused_params = NULL;
     worker = NULL;
-    spare = in_hand = seeking = acceptors = 0;
+    spare = in_hand = seeking = coming = acceptors = 0;
 }
 
 static void on_usr1(int signo)
@@ -287,13 +298,21 @@ static char **make_envp(fcgiguard_request *request, int role)
 /* The program is about to leave: what is in hand comes first. A thread that holds several itself waits in vain, and not long. */
 static void wait_for_others(void)
 {
-    struct timespec until;
+    struct timespec until, come;
+    int late = 0;
 
     clock_gettime(CLOCK_REALTIME, &until);
+    come = until;
     until.tv_sec += LEAVE_WAIT_S;
+    come.tv_sec += COMING_WAIT_S;
     pthread_mutex_lock(&lock);
-    while (in_hand > 0 || ((worker || cgi_taken) && seeking > 0)) {
-        if (pthread_cond_timedwait(&finished, &lock, &until) != 0) break;
+    for (;;) {
+        int others = in_hand > 0 || ((worker || cgi_taken) && seeking > 0);
+
+        if (!others && (late || coming == 0)) break;
+        if (pthread_cond_timedwait(&finished, &lock, others ? &until : &come) == 0) continue;
+        if (others) break;
+        late = 1;
     }
     pthread_mutex_unlock(&lock);
 }
@@ -324,6 +343,7 @@ static void seek(int change)
     pthread_mutex_unlock(&lock);
 }
 
+/* A request is over. */
 static void over(struct Params *p)
 {
     int here = p->generation == generation;
@@ -358,6 +378,9 @@ int FCGX_Accept_r(FCGX_Request *request)
     if (a->hand) a->hands_over = 1;
     done = detach(a);
     pthread_mutex_unlock(&a->lock);
+    pthread_mutex_lock(&lock);
+    came(a);
+    pthread_mutex_unlock(&lock);
     if (done < 0) {
         seek(-1);
         /* Plain CGI again, and this thread had it: another finishes it. */
@@ -373,6 +396,8 @@ int FCGX_Accept_r(FCGX_Request *request)
     pthread_mutex_lock(&lock);
     seeking--;
     in_hand += done == 1;
+    /* Another thread may have ended the request before this one while this one was looking. */
+    came(a);
     pthread_cond_broadcast(&finished);
     pthread_mutex_unlock(&lock);
     p->generation = generation;
@@ -433,6 +458,10 @@ void FCGX_Finish_r(FCGX_Request *request)
     if (a) {
         a->hand = NULL;
         __atomic_store_n(&p->acceptor, NULL, __ATOMIC_RELEASE);
+        pthread_mutex_lock(&lock);
+        coming += !a->coming;
+        a->coming = 1;
+        pthread_mutex_unlock(&lock);
     }
     shim_leave(a);
     over(p);

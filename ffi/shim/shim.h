@@ -23,6 +23,7 @@ struct acceptor {
     int fd;
     int generation; /* of the process: a fork makes the old ones useless */
     int hands_over; /* requests are detached at once: others finish them */
+    int coming; /* its thread has ended a request and is not back; guarded as the counters are */
     fcgiguard_responder *responder;
     struct Params *hand;
 };

@@ -213,6 +213,26 @@ def test_reload_under_load_loses_nothing(folder, build, fcgiguard, name, kind):
         assert load.returncode == 0, out + manager.output()
 
 
+@pytest.mark.parametrize("name, kind", [("echo", "ours"), ("threads", "ours"), ("pool", "ours"), ("threads", "theirs")])
+def test_reload_on_kept_connections_leaves_no_request_unread(folder, build, fcgiguard, name, kind):
+    """A request that comes too late fails at the write, so that the peer knows that nobody has it; none is cut off after it."""
+    address = f"{folder}/app.sock"
+    with Process([fcgiguard, "run", "--listen", address, "--workers", "2", "--control", f"{folder}/c.sock", "--",
+                  getattr(build, kind)(name)], folder, name="run") as manager:
+        wait_listening(address, manager)
+        load = subprocess.Popen([fcgiguard, "bench", address, "-d", "1500ms", "-c", "2", "-k", "--timeout", "20s"],
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        reloads = 0
+        while load.poll() is None:
+            done = subprocess.run([fcgiguard, "reload", f"{folder}/c.sock", "--wait"], capture_output=True, text=True, timeout=30)
+            assert done.returncode == 0, done.stdout + done.stderr
+            reloads += 1
+        out = load.communicate(timeout=40)[0]
+        assert reloads > 1, "the load was over too soon"
+        kinds = {line.split()[1] for line in out.splitlines() if line.startswith("  lost, ")}
+        assert " answered, " in out and kinds <= {"write:"}, out + manager.output()
+
+
 def test_a_reload_while_the_first_workers_come_up_loses_nothing(folder, build, fcgiguard):
     """A worker may serve before the manager has read its word that it is ready: it is not ended as one that starts."""
     lost = []

@@ -17,6 +17,10 @@ const SHORT_PAUSE_MS: i32 = 100;
 /// A process that has had no descriptor left for so long (ms) will hardly find one: a program that leaks them is helped by nothing
 /// but a new process, which its manager makes as soon as this one goes. What the whole system is short of is waited for without end.
 const SHORT_MAX_MS: u64 = 5000;
+/// How often a leaving responder looks whether requests that were detached from it have ended, and how long it does: fcgiguard's own
+/// default `stop_timeout`.
+const AWAY_LOOK_MS: u64 = 20;
+const AWAY_MAX_MS: u64 = 30_000;
 /// So often a connection that is to be closed is served on because its next request had arrived, before it is shut.
 const LOOKS: u32 = 16;
 
@@ -564,6 +568,16 @@ impl Responder {
         self.due = self.deadlines().min().unwrap_or(u64::MAX);
     }
 
+    /// Leaving: whether connections that are away with detached requests are waited for; they may come back with a next request. Not
+    /// where this thread, which is to sleep, is the only one that could end them.
+    fn waits_for_returns(&mut self, sleeps: bool) -> bool {
+        if !self.expects_returns() || sleeps && forks::single_threaded() {
+            return false;
+        }
+        let now = time::monotonic_coarse_ms();
+        now.saturating_sub(*self.leaving_since.get_or_insert(now)) < AWAY_MAX_MS
+    }
+
     /// Leaving: nothing new is waited for. What was accepted is served. A kept connection has a short time for its next request,
     /// which is answered and followed by the close; one that has been idle for longer is looked at once more and closed.
     fn wind_up(&mut self, wait: bool) -> Result<Found> {
@@ -593,8 +607,13 @@ impl Responder {
             }
             // The grace may be over although news came since: they are looked at first, next time round.
             self.sweep();
-            if self.table.waiting() == 0 {
+            let away = self.waits_for_returns(wait);
+            if self.table.waiting() == 0 && !away {
                 return Ok(Found::Leave);
+            }
+            if away {
+                // Those that end with a close ring no bell.
+                self.due = self.due.min(time::monotonic_coarse_ms().saturating_add(AWAY_LOOK_MS));
             }
             if !self.wait(wait)? && !wait {
                 return Ok(Found::Nothing);

@@ -318,6 +318,17 @@ fn drop_rest(fd: c_int) {
     }
 }
 
+/// Whether a kept connection has bytes that no thread has read yet.
+pub fn kept_unread() -> bool {
+    let used = TABLE.get(..=HIGHEST.load(Ordering::Relaxed)).unwrap_or_default();
+    used.iter().enumerate().any(|(fd, entry)| {
+        let mut byte = 0u8;
+        entry.word.load(Ordering::Acquire) & (CLASS | ACTIVE) == CONNECTION
+            // SAFETY: a buffer of one byte; nothing is taken, nothing waits.
+            && unsafe { real::recv(fd as c_int, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) } > 0
+    })
+}
+
 /// The worker leaves: kept connections that other threads wait on come to their end. What has arrived stays readable.
 pub fn end_kept() {
     for (fd, entry) in TABLE.iter().enumerate() {

@@ -17,6 +17,9 @@ static SIGNALS: AtomicI32 = AtomicI32::new(-1);
 /// While others are still served, a leaving worker looks for no new connection; it looks at its line again this often.
 const BUSY_LOOK_MS: c_int = 20;
 
+/// A kept connection with a request that no thread comes to read is given up after so many of these looks, a second.
+const UNREAD_LOOKS: u32 = 50;
+
 const ON_LISTENING: u64 = 1;
 const ON_LIFELINE: u64 = 2;
 const ON_SIGNALS: u64 = 3;
@@ -196,9 +199,22 @@ unsafe fn accept_as_follower(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t
     }
 }
 
-/// Leaving from accept. What other threads have in hand is waited for: the program may well end with this call.
+/// Leaving from accept. What other threads have in hand, or will read at once, is waited for: the program may well end with
+/// this call.
 fn leave() -> c_int {
-    while !worker::nonblocking() && worker::others_serve() {
+    let (mut looks, mut ended) = (0u32, false);
+    while worker::has_threads() && !worker::nonblocking() {
+        let unread = looks < UNREAD_LOOKS && conn::kept_unread();
+        if worker::may_leave() && !unread {
+            if ended {
+                break;
+            }
+            // Nothing comes after this look; what came before it is seen by the next.
+            conn::end_kept();
+            ended = true;
+            continue;
+        }
+        looks = looks.wrapping_add(u32::from(unread));
         // SAFETY: no descriptors; a pause that a signal may end.
         let rc = unsafe { real::poll(core::ptr::null_mut(), 0, BUSY_LOOK_MS) };
         if rc < 0 && signals::interruption_counts() {

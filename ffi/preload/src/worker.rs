@@ -261,9 +261,9 @@ pub fn note_thread() {
     THREADS.store(true, Ordering::Release);
 }
 
-/// Whether what keeps the worker may be in the hands of other threads, and comes to its end while this one waits.
-pub fn others_serve() -> bool {
-    THREADS.load(Ordering::Acquire) && !may_leave()
+/// Whether it has ever made one: then what keeps the worker may come to its end while this thread waits.
+pub fn has_threads() -> bool {
+    THREADS.load(Ordering::Acquire)
 }
 
 /// A request has arrived on a kept connection: it is served, whatever the manager wants by now.

@@ -1,5 +1,6 @@
 """Kept connections while workers come and go: nothing that a worker was sent is lost, and no request waits for an idle connection."""
 import json
+import contextlib
 import os
 import re
 import signal
@@ -117,12 +118,14 @@ def together(*calls):
 
 
 def sockets_of(pid):
+    """None of one that has left meanwhile."""
     count = 0
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            count += os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
-        except FileNotFoundError:
-            pass
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                count += os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
+    except FileNotFoundError:
+        pass
     return count
 
 

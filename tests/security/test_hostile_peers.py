@@ -165,6 +165,8 @@ def test_slow_heads_half_records_and_readers_that_do_not_read_keep_no_worker_fro
         assert workers_of(manager) == workers, manager.output()
         deaf = stack.enter_context(fcgi.connect(address))
         deaf.sendall(whole)
+        # In hand: while its head is on its way, its worker may take another connection beside it.
+        assert deaf.recv(1)
         assert fcgi.request(address, timeout=30).status == 200
 
 

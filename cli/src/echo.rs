@@ -70,10 +70,8 @@ fn serve(address: Option<String>) -> Result<(), Box<dyn std::error::Error>> {
             Responder::borrowed(std::os::fd::AsRawFd::as_raw_fd(&first.fd), options, gate)?
         }
     };
-    while !signal::leave_flag().load(std::sync::atomic::Ordering::Acquire) {
-        let Some(mut request) = responder.accept()? else {
-            break;
-        };
+    // A signal is the responder's to see: requests that have arrived on kept connections come first.
+    while let Some(mut request) = responder.accept()? {
         // A peer that went away is its own affair.
         let _ = answer(&mut request, generation).and_then(|()| request.finish().map_err(std::io::Error::other));
     }

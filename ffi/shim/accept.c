@@ -125,7 +125,7 @@ static void in_child(void)
     spare = in_hand = seeking = coming = acceptors = 0;
 }
 
-static void on_usr1(int signo)
+static void on_leave(int signo)
 {
     (void)signo;
     FCGX_ShutdownPending();
@@ -148,8 +148,15 @@ static void init(void)
     key_made = pthread_key_create(&key, give_up) == 0;
     pthread_atfork(NULL, NULL, in_child);
     catch_signal(SIGPIPE, SIG_IGN);
-    catch_signal(SIGUSR1, on_usr1);
+    catch_signal(SIGUSR1, on_leave);
     fcgiguard_worker_from_environment(&worker, NULL);
+    /* From outside, as a supervisor does that ends all of a service's processes: what is in hand comes first. The manager sees to
+       it that it ends. */
+    if (worker) {
+        catch_signal(SIGTERM, on_leave);
+        catch_signal(SIGINT, on_leave);
+        catch_signal(SIGHUP, on_leave);
+    }
 }
 
 int FCGX_Init(void)

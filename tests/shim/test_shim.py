@@ -2,6 +2,7 @@
 import concurrent.futures
 import http.client
 import os
+import re
 import signal
 import subprocess
 import time
@@ -231,6 +232,27 @@ def test_reload_on_kept_connections_leaves_no_request_unread(folder, build, fcgi
         assert reloads > 1, "the load was over too soon"
         kinds = {line.split()[1] for line in out.splitlines() if line.startswith("  lost, ")}
         assert " answered, " in out and kinds <= {"write:"}, out + manager.output()
+
+
+@pytest.mark.parametrize("name, kind, kept", [
+    *[(name, "ours", kept) for name in ("echo", "threads", "pool") for kept in (False, True)],
+    ("threads", "theirs", False), ("pool", "theirs", False)])
+def test_a_term_from_outside_ends_a_worker_between_two_requests(folder, build, fcgiguard, name, kind, kept):
+    address = f"{folder}/app.sock"
+    with Process([fcgiguard, "run", "--listen", address, "--workers", "2", "--", getattr(build, kind)(name)], folder,
+                 name="run") as manager:
+        wait_listening(address, manager)
+        wait_until("both are ready", lambda: manager.output().count("ready after") == 2)
+        for turn in range(4):
+            load = subprocess.Popen([fcgiguard, "bench", address, "-d", "300ms", "-c", "2", "--timeout", "20s", *["-k"] * kept],
+                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            time.sleep(0.1)
+            workers = re.findall(r"pool\[1\.(\d+)\]: started", manager.output())
+            os.kill(int(workers[turn]), signal.SIGTERM)
+            out = load.communicate(timeout=60)[0]
+            kinds = {line.split()[1] for line in out.splitlines() if line.startswith("  lost, ")}
+            assert " answered, " in out and kinds <= ({"write:"} if kept else set()), out + manager.output()
+            wait_until("it is replaced", lambda: manager.output().count("ready after") == 3 + turn)
 
 
 def test_a_reload_while_the_first_workers_come_up_loses_nothing(folder, build, fcgiguard):

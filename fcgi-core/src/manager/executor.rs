@@ -574,7 +574,7 @@ impl Manager {
 
     /// Runs to the end with signal handlers of its own, which are put back. In fork mode it also returns in each child.
     pub fn run(&mut self, mut told: impl FnMut(&Notice)) -> Result<Step, SysError> {
-        self.signals = Some(signal::SelfPipe::install(&self.signal_numbers())?);
+        self.signals = Some(signal::SelfPipe::install(&self.options.signal_numbers())?);
         loop {
             let step = self.step(-1);
             while let Some(notice) = self.next_notice() {
@@ -588,11 +588,6 @@ impl Manager {
                 }
             }
         }
-    }
-
-    /// The signals that its table names.
-    pub(super) fn signal_numbers(&self) -> Vec<i32> {
-        self.options.signals.iter().filter_map(|e| parse_signal_entry(e)).map(|(n, _)| n).collect()
     }
 
     /// How long [`Manager::step`] would wait at most, in ms; None for as long as it likes.

@@ -36,11 +36,21 @@ pub struct Group {
     settled: bool,
 }
 
+/// What any of the pools does something on.
+fn signal_numbers<'a>(pools: impl Iterator<Item = &'a PoolOptions>) -> Vec<i32> {
+    let mut numbers: Vec<i32> = pools.flat_map(PoolOptions::signal_numbers).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
 impl Group {
     #[allow(clippy::result_large_err)] // once per process, and it must carry every fault
     /// Checks everything of every pool, then binds. On error, each with its pool's name, nothing was started and nothing is bound. In
     /// the dry run of an upgrade it answers the manager that asked, and ends the process.
     pub fn open(pools: Vec<(PoolOptions, Vec<OsString>)>, image: Image) -> Result<Group, Vec<(String, OpenError)>> {
+        // Before there is anything to be seen of us: who finds the socket may signal at once. Without descriptors it is tried again.
+        let signals = signal::SelfPipe::install(&signal_numbers(pools.iter().map(|(options, _)| options))).ok();
         let (mut open, mut faults) = (Vec::new(), Vec::new());
         for (options, argv) in pools {
             let name = options.name.clone();
@@ -71,7 +81,7 @@ impl Group {
         Ok(Group {
             ended: open.iter().map(|_| None).collect(),
             pools: open,
-            signals: None,
+            signals,
             supervisor: Supervisor::from_environment(),
             image,
             check: None,
@@ -89,10 +99,9 @@ impl Group {
 
     /// Runs to the end of the last pool; returns the code and the reason. Signal handlers are put back.
     pub fn run(&mut self, mut told: impl FnMut(&Notice)) -> Result<(i32, String), SysError> {
-        let mut numbers: Vec<i32> = self.pools.iter().flat_map(Manager::signal_numbers).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        self.signals = Some(signal::SelfPipe::install(&numbers)?);
+        if self.signals.is_none() {
+            self.signals = Some(signal::SelfPipe::install(&signal_numbers(self.pools.iter().map(Manager::options)))?);
+        }
         if let Some((pending, mask)) = handover::signals() {
             signal::set_blocked(mask);
             self.give(&pending);

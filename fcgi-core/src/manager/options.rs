@@ -483,6 +483,11 @@ pub fn env_name(option: &str) -> String {
 }
 
 impl PoolOptions {
+    /// The signals on which the manager does something.
+    pub(super) fn signal_numbers(&self) -> Vec<i32> {
+        self.signals.iter().filter_map(|entry| parse_signal_entry(entry)).map(|(number, _)| number).collect()
+    }
+
     /// Sets an option from text. A list option is added to.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), OptionFault> {
         let known = name.replace('-', "_");

@@ -275,11 +275,8 @@ pub fn before_read(fd: c_int) -> Read {
                 resume(fd);
                 return Read::Go;
             }
-            if worker::signalled() && worker::idle() {
-                worker::note_signal(false);
-                if signals::deliver() {
-                    return Read::Interrupted;
-                }
+            if crate::wait::let_signals_in() {
+                return Read::Interrupted;
             }
             // Also where a signal was without effect: our receiving side may be shut down by now.
             return Read::End;

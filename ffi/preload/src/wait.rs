@@ -23,6 +23,7 @@ const UNREAD_LOOKS: u32 = 50;
 const ON_LISTENING: u64 = 1;
 const ON_LIFELINE: u64 = 2;
 const ON_SIGNALS: u64 = 3;
+const ON_LEAVING: u64 = 4;
 
 /// The signal descriptor; made at the first use, -1 if it cannot be had.
 pub fn signals() -> c_int {
@@ -67,18 +68,55 @@ fn epoll(listening: c_int) -> c_int {
     }
 }
 
+/// One thread was told to leave: the others that wait in accept look, too. Once.
+pub fn wake_threads() {
+    let epoll = EPOLL.load(Ordering::Acquire);
+    if epoll < 0 || !worker::has_threads() {
+        return;
+    }
+    // SAFETY: plain system calls; the event is a local. Readable from the beginning and for ever, so that it wakes them all.
+    unsafe {
+        let fd = libc::eventfd(1, libc::EFD_CLOEXEC);
+        let mut event = epoll_event { events: libc::EPOLLIN as u32, u64: ON_LEAVING };
+        real::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &mut event);
+    }
+}
+
 fn fail(errno: c_int) -> c_int {
     real::set_errno(errno);
     -1
 }
 
 /// Lets a pending signal in when nothing is in progress. True if the program's call should fail with EINTR.
-fn let_signals_in() -> bool {
+pub fn let_signals_in() -> bool {
     if worker::signalled() && worker::idle() {
         worker::note_signal(false);
         return signals::deliver();
     }
     false
+}
+
+/// Before what may be the program's end: what other threads have in hand, or will read at once, is waited for. False if a signal's
+/// handler ended the wait.
+fn settle() -> bool {
+    let mut looks = 0u32;
+    loop {
+        // A request that began meanwhile may have left its connection open.
+        let begun = worker::begun();
+        if worker::may_leave() {
+            conn::end_kept();
+            if looks < UNREAD_LOOKS && conn::kept_unread() {
+                looks = looks.wrapping_add(1);
+            } else if worker::may_leave() && worker::begun() == begun {
+                return true;
+            }
+        }
+        // SAFETY: no descriptors; a pause that a signal may end.
+        let rc = unsafe { real::poll(core::ptr::null_mut(), 0, BUSY_LOOK_MS) };
+        if rc < 0 && signals::interruption_counts() {
+            return false;
+        }
+    }
 }
 
 /// The program came back to a waiting place.
@@ -111,8 +149,10 @@ pub unsafe fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags:
         }
         if wait {
             let mut events = [epoll_event { events: 0, u64: 0 }; 3];
+            // A signal that waits for other threads' requests is not told again.
+            let limit = if worker::signalled() { BUSY_LOOK_MS } else { -1 };
             // SAFETY: room for three events.
-            let n = unsafe { real::epoll_wait(epoll(fd), events.as_mut_ptr(), 3, -1) };
+            let n = unsafe { real::epoll_wait(epoll(fd), events.as_mut_ptr(), 3, limit) };
             if n < 0 {
                 if real::errno() == libc::EINTR && !signals::interruption_counts() {
                     continue;
@@ -129,6 +169,8 @@ pub unsafe fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags:
                         // epoll was never told of: try accept.
                         connection = true;
                     }
+                    // The loop sees it.
+                    ON_LEAVING => {}
                     _ => worker::note_signal(true),
                 }
             }
@@ -199,27 +241,10 @@ unsafe fn accept_as_follower(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t
     }
 }
 
-/// Leaving from accept. What other threads have in hand, or will read at once, is waited for: the program may well end with
-/// this call.
+/// Leaving from accept: the program may well end with this call.
 fn leave() -> c_int {
-    let (mut looks, mut ended) = (0u32, false);
-    while worker::has_threads() && !worker::nonblocking() {
-        let unread = looks < UNREAD_LOOKS && conn::kept_unread();
-        if worker::may_leave() && !unread {
-            if ended {
-                break;
-            }
-            // Nothing comes after this look; what came before it is seen by the next.
-            conn::end_kept();
-            ended = true;
-            continue;
-        }
-        looks = looks.wrapping_add(u32::from(unread));
-        // SAFETY: no descriptors; a pause that a signal may end.
-        let rc = unsafe { real::poll(core::ptr::null_mut(), 0, BUSY_LOOK_MS) };
-        if rc < 0 && signals::interruption_counts() {
-            return -1;
-        }
+    if worker::has_threads() && !worker::nonblocking() && !settle() {
+        return fail(libc::EINTR);
     }
     match worker::leave() {
         Step::Interrupted => fail(libc::EINTR),

@@ -36,6 +36,7 @@ static GONE: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicBool = AtomicBool::new(false);
 static SIGNALLED: AtomicBool = AtomicBool::new(false);
 static HOLDS: AtomicU32 = AtomicU32::new(0);
+static BEGUN: AtomicU32 = AtomicU32::new(0);
 static STAGE: AtomicU32 = AtomicU32::new(0);
 static THREADS: AtomicBool = AtomicBool::new(false);
 static NONBLOCKING: AtomicBool = AtomicBool::new(false);
@@ -212,7 +213,9 @@ pub fn leaving() -> bool {
 
 /// The program's own handler of TERM or INT was called: nothing more is accepted.
 pub fn asked_to_leave() {
-    ASKED.store(true, Ordering::Release);
+    if !ASKED.swap(true, Ordering::AcqRel) {
+        crate::wait::wake_threads();
+    }
     STAGE.fetch_max(1, Ordering::AcqRel);
 }
 
@@ -245,9 +248,15 @@ fn now() -> u64 {
     (time.tv_sec as u64).wrapping_mul(1000).wrapping_add(time.tv_nsec as u64 / 1_000_000)
 }
 
+/// Changes whenever something comes in hand.
+pub fn begun() -> u32 {
+    BEGUN.load(Ordering::Acquire)
+}
+
 /// Before accept. False: leave instead.
 pub fn hold() -> bool {
     let Some(line) = line() else { return true };
+    BEGUN.fetch_add(1, Ordering::AcqRel);
     let first = HOLDS.fetch_add(1, Ordering::AcqRel) == 0;
     let go = !ending() && (first || !line.leave_wanted()) && line.claim() == Claim::Go;
     if !go {
@@ -269,6 +278,7 @@ pub fn has_threads() -> bool {
 /// A request has arrived on a kept connection: it is served, whatever the manager wants by now.
 pub fn hold_anyway() {
     if let Some(line) = line() {
+        BEGUN.fetch_add(1, Ordering::AcqRel);
         HOLDS.fetch_add(1, Ordering::AcqRel);
         let _ = line.claim();
     }

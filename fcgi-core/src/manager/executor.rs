@@ -972,10 +972,11 @@ fn fault_of_pidfile(options: &PoolOptions, error: &std::io::Error) -> OptionFaul
     let (reason, code) = match error.raw_os_error() {
         Some(libc::ELOOP) => ("is a link, which is not followed: name the file itself".to_owned(), Code::InvalidOption),
         Some(libc::ENXIO) => ("is a pipe or a socket: name a file".to_owned(), Code::InvalidOption),
-        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
-            (format!("cannot be written: {error}; choose a folder that this user may write to"), Code::PermissionDenied)
-        }
-        _ => (format!("cannot be written: {error}"), Code::InvalidOption),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => (
+            format!("cannot be opened to write: {error}; choose a folder that this user may write to"),
+            Code::PermissionDenied,
+        ),
+        _ => (format!("cannot be opened or written: {error}"), Code::InvalidOption),
     };
     OptionFault { option: "pidfile".to_owned(), value: options.pidfile.clone(), reason, code }
 }

@@ -1,6 +1,9 @@
 """Processes and the waiting for them: everything started here is ended here, by its pid, and every wait has a deadline."""
+import contextlib
 import ctypes
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -144,11 +147,23 @@ class Process:
         self.stop()
 
 
+def _ports():
+    """Below those that the kernel gives to connections, and others for each worker of pytest."""
+    first = 12000 + 5000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4)
+    ports = list(range(first, first + 5000))
+    at = random.randrange(len(ports))
+    return itertools.cycle(ports[at:] + ports[:at])
+
+
+PORTS = _ports()
+
+
 def free_port():
     """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    for port in PORTS:
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def listening(address):

@@ -111,7 +111,7 @@ def test_a_real_systemd_starts_reloads_heals_and_stops_the_unit(folder, installe
         assert out.returncode == 0, (out, systemd.process.output())
         # `start` came back: by then it serves, without a retry of ours.
         fcgi.request(place.socket, {})
-        assert systemd.show("StatusText").startswith("4 of 4 workers ready"), systemd.show("StatusText")
+        wait_until("all are ready", lambda: systemd.show("StatusText").startswith("4 of 4 workers ready"))
         old = place.workers()
         assert systemd.ctl("reload", "shop").returncode == 0
         assert not set(place.workers()) & set(old) and place.answers_once()

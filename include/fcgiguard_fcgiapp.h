@@ -15,7 +15,7 @@
  *              a finished one holds no memory. The members from paramsPtr on say nothing (ipcFd is always -1).
  * Leaving      FCGX_Accept* return a negative number when the program should leave: after FCGX_ShutdownPending, SIGUSR1
  *              (caught from FCGX_Init on, if nobody else catches it; in a manager's worker so are TERM, INT and HUP), when the
- *              listening socket was shut down, or when the manager that started it wants so. Before they do, they wait (30 s at most) until requests that are still in
+ *              listening socket was shut down, or when the manager that started it wants so. Before they do, they wait (a minute at most) until requests that are still in
  *              hand are finished. FCGX_ShutdownPending wakes every thread that waits, from whichever thread's signal handler
  *              it is called (glibc 2.32 and later).
  * Fork         A request stays the parent's: what a child that was forked inside it does with it, fails. When the parent

@@ -160,10 +160,11 @@ PORTS = _ports()
 
 def free_port():
     """A TCP port of 127.0.0.1 that nobody listens on."""
-    for port in PORTS:
+    for port in itertools.islice(PORTS, 5000):
         with contextlib.suppress(OSError), socket.socket() as s:
             s.bind(("127.0.0.1", port))
             return port
+    raise RuntimeError("no port is free")
 
 
 def listening(address):

@@ -201,3 +201,21 @@ def test_requests_of_threads_that_overlap_are_not_taken_for_a_long_one(fcgiguard
             subprocess.run([fcgiguard, "request", address, "--query", "sleep=20000"], capture_output=True, timeout=60)
             short.wait(60)
         assert "has taken 4" in manager.output() and worker != workers_of(manager), manager.output()
+
+
+def test_a_signal_that_comes_as_soon_as_the_socket_is_there_is_heard(fcgiguard, folder):
+    """Without handlers in place before the bind, about half of these would end the manager."""
+    for turn in range(20):
+        address, log = f"{folder}/{turn}.sock", Path(folder, f"log{turn}")
+        with log.open("w") as out:
+            manager = subprocess.Popen([fcgiguard, "run", "--listen", address, "--workers", "1", "--", fcgiguard, "echo"], stderr=out)
+        try:
+            until = time.monotonic() + 10
+            while not os.path.exists(address) and time.monotonic() < until:
+                pass
+            manager.send_signal(signal.SIGHUP)
+            wait_until("it reloads", lambda: "reload done" in log.read_text() or manager.poll() is not None)
+            assert manager.poll() is None, log.read_text()
+        finally:
+            manager.terminate()
+            manager.wait(20)

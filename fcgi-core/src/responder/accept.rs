@@ -575,7 +575,7 @@ impl Responder {
             return false;
         }
         let now = time::monotonic_coarse_ms();
-        now.saturating_sub(*self.leaving_since.get_or_insert(now)) < AWAY_MAX_MS
+        now.saturating_sub(*self.away_since.get_or_insert(now)) < AWAY_MAX_MS
     }
 
     /// Leaving: nothing new is waited for. What was accepted is served. A kept connection has a short time for its next request,

@@ -145,7 +145,7 @@ pub struct Responder {
     spare: Option<ResponderConn>,
     leave: bool,
     /// Since when it waits, leaving, for requests that were detached; monotonic ms.
-    leaving_since: Option<u64>,
+    away_since: Option<u64>,
     /// A signal came while we waited.
     interrupted: bool,
     /// New connections that are not given time for their first byte.
@@ -220,7 +220,7 @@ impl Responder {
             out: Output::default(),
             spare: None,
             leave: false,
-            leaving_since: None,
+            away_since: None,
             interrupted: false,
             impatient: 0,
             short_since: None,

@@ -200,7 +200,8 @@ worker should leave.
 =head2 socket, current, ready, leaving, extend_deadline($seconds), fatal($why)
 
 The listening descriptor; the worker handle; say that this worker can serve (else the first accept says it); whether
-it should leave; more time for the request under way; stop the whole pool, since restarting cannot help.
+it should leave; more time for the request under way; stop the whole pool, since restarting cannot help (not while others serve and this
+worker, of the first generation, has not been ready).
 
 =head2 upgrade
 
